@@ -1,0 +1,358 @@
+package gateway
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+)
+
+// The names of the fields that tell an upstream who is calling. The gateway
+// says them or nobody does (DESIGN contract: "What an upstream receives").
+const (
+	fieldUserID          = "X-User-Id"
+	fieldUserName        = "X-User-Name"
+	fieldUserEmail       = "X-User-Email"
+	fieldUserRoles       = "X-User-Roles"
+	fieldUserPermissions = "X-User-Permissions"
+	fieldUserTenant      = "X-User-Tenant"
+	fieldSessionID       = "X-Session-Id"
+	fieldAssertion       = "X-Identity-Assertion"
+	fieldRequestID       = "X-Request-Id"
+	fieldForwardedFor    = "X-Forwarded-For"
+	fieldForwardedProto  = "X-Forwarded-Proto"
+	fieldForwardedHost   = "X-Forwarded-Host"
+	fieldTraceparent     = "traceparent"
+	fieldGatewayError    = "X-Gateway-Error"
+)
+
+// fieldClass says what becomes of a field that a client sent.
+type fieldClass uint8
+
+const (
+	classEndToEnd      fieldClass = iota // the client's to say: forwarded as it is
+	classHop                             // about this connection only: never forwarded
+	classReserved                        // ours to say: never forwarded, whoever says it
+	classHost                            // forwarded as the request's authority
+	classAuthorization                   // forwarded only where the route asks for it
+	classConnection                      // names further fields to drop
+	classContentLength
+	classTransferEncoding
+	classUpgrade
+	classRequestID   // reserved, and believed when it comes from a trusted proxy
+	classTraceparent // reserved, and continued when it is well formed
+	classForwardedFor
+)
+
+// longestClassified is the length of the longest name in classOf.
+const longestClassified = 40
+
+// classOf looks up a folded name. A switch, so that there is no table to
+// initialise and the compiler makes the lookup cheap.
+//
+// The reserved names are those of this gateway, those by which other
+// authenticating proxies vouch for a caller (an upstream that was moved here
+// from one of them may still believe them), and those with which a client could
+// make an upstream act on another method, path or address than the one that was
+// decided on.
+func classOf(folded []byte) fieldClass {
+	switch string(folded) {
+	case "host":
+		return classHost
+	case "connection":
+		return classConnection
+	case "content-length":
+		return classContentLength
+	case "transfer-encoding":
+		return classTransferEncoding
+	case "upgrade":
+		return classUpgrade
+	case "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization",
+		"proxy-authentication-info", "te", "trailer", "expect", "http2-settings", "alt-svc":
+		return classHop
+	case "authorization":
+		return classAuthorization
+	case "x-request-id":
+		return classRequestID
+	case "traceparent":
+		return classTraceparent
+	case "x-forwarded-for":
+		return classForwardedFor
+
+	// This gateway's own.
+	case "x-user-id", "x-user-name", "x-user-email", "x-user-roles", "x-user-permissions",
+		"x-user-tenant", "x-session-id", "x-identity-assertion", "x-gateway-error":
+		return classReserved
+	// oauth2-proxy and its forward-auth users.
+	case "x-forwarded-user", "x-forwarded-email", "x-forwarded-groups", "x-forwarded-preferred-username",
+		"x-forwarded-access-token", "x-auth-request-user", "x-auth-request-email", "x-auth-request-groups",
+		"x-auth-request-preferred-username", "x-auth-request-access-token", "x-auth-request-redirect":
+		return classReserved
+	// Authelia, authentik and the Remote-* family.
+	case "remote-user", "remote-groups", "remote-email", "remote-name", "x-remote-user", "x-remote-group",
+		"x-remote-groups", "x-remote-email", "x-webauth-user", "x-authentik-username", "x-authentik-groups",
+		"x-authentik-email", "x-authentik-name", "x-authentik-uid", "x-authentik-jwt":
+		return classReserved
+	// Kong, Pomerium, identity-aware proxies of the clouds.
+	case "x-consumer-id", "x-consumer-username", "x-consumer-custom-id", "x-consumer-groups",
+		"x-anonymous-consumer", "x-authenticated-userid", "x-authenticated-scope", "x-authenticated-groups",
+		"x-credential-identifier", "x-credential-username", "x-userinfo", "x-pomerium-jwt-assertion",
+		"x-pomerium-claim-email", "x-pomerium-claim-groups", "x-goog-iap-jwt-assertion",
+		"x-goog-authenticated-user-id", "x-goog-authenticated-user-email", "x-amzn-oidc-data",
+		"x-amzn-oidc-identity", "x-amzn-oidc-accesstoken", "cf-access-jwt-assertion",
+		"x-ms-client-principal", "x-ms-client-principal-id", "x-ms-client-principal-name", "x-ms-client-principal-idp":
+		return classReserved
+	// Where the request came from and what it was.
+	case "forwarded", "x-forwarded", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port",
+		"x-forwarded-server", "x-forwarded-scheme", "x-forwarded-ssl", "x-forwarded-proto-version",
+		"x-forwarded-prefix", "x-forwarded-path", "x-forwarded-uri", "x-forwarded-method", "x-forwarded-by",
+		"x-forwarded-client-cert", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip",
+		"cf-connecting-ip", "fastly-client-ip", "client-ip", "x-original-forwarded-for", "x-envoy-external-address",
+		"x-scheme", "x-url-scheme", "front-end-https", "x-host", "x-ssl-client-cert", "x-ssl-client-verify",
+		"ssl-client-cert", "x-client-cert", "x-client-verify":
+		return classReserved
+	// Overrides: the policy decided on the real method and path.
+	case "x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-original-uri",
+		"x-original-method", "x-original-host", "x-rewrite-url", "x-envoy-original-path", "proxy":
+		return classReserved
+	}
+	return classEndToEnd
+}
+
+// fold maps a field name to the name that servers who fold names would take it
+// for: CGI, WSGI, PHP and others map every character that is neither letter nor
+// digit to "_", so X_User_Id, X.User.Id and X-User-Id are one name to them. It
+// returns nil for a name that is too long to be a classified one.
+func fold(dst *[longestClassified]byte, name []byte) []byte {
+	if len(name) > longestClassified {
+		return nil
+	}
+	for i, c := range name {
+		switch {
+		case 'A' <= c && c <= 'Z':
+			c += 'a' - 'A'
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+		default:
+			c = '-'
+		}
+		dst[i] = c
+	}
+	return dst[:len(name)]
+}
+
+// reservedResponseField reports whether an upstream's answer must not carry the
+// field: it is the gateway's to say, or would hand the client a proof that was
+// meant for the upstream alone (an upstream that echoes what it received).
+func reservedResponseField(name []byte) bool {
+	var buf [longestClassified]byte
+	switch string(fold(&buf, name)) {
+	case "x-gateway-error", "x-identity-assertion", "x-request-id":
+		return true
+	}
+	return false
+}
+
+// Refusals of a request whose header has more than one reading. The
+// connection is closed after each: what follows on it can't be trusted either.
+var (
+	errFieldSyntax      = errors.New("malformed header field")
+	errFieldFraming     = errors.New("ambiguous message framing")
+	errFieldHost        = errors.New("missing or repeated Host")
+	errFieldCredentials = errors.New("repeated Authorization")
+)
+
+// clientHeader is what the gateway itself needs to know of a request's header.
+// Its slices point into the server's read buffer and die with the request.
+type clientHeader struct {
+	host          []byte
+	authorization []byte
+	upgrade       []byte
+	requestID     []byte
+	traceparent   []byte
+	forwardedFor  []byte // all lines, joined with ", "
+
+	connection    [][]byte // field names that Connection lists
+	upgradeListed bool     // Connection lists "upgrade"
+	chunked       bool
+	contentLength bool
+}
+
+// read walks the header block as it came over the wire, classifies each
+// field, and refuses what two servers could read in two ways. It relies on
+// nothing that the HTTP library made of the same bytes.
+//
+// http11 is whether the request line said HTTP/1.1.
+func (h *clientHeader) read(raw []byte, http11 bool) error {
+	*h = clientHeader{connection: h.connection[:0]}
+	hosts, authorizations := 0, 0
+	for len(raw) > 0 {
+		name, value, rest, err := nextField(raw)
+		if err != nil {
+			return err
+		}
+		if raw = rest; name == nil {
+			break
+		}
+		var buf [longestClassified]byte
+		class := classOf(fold(&buf, name))
+		if class != classEndToEnd && class != classReserved && !exact(name, buf[:len(name)]) {
+			continue // an alias such as Content_Length: nothing to us, and never forwarded
+		}
+		switch class {
+		case classHost:
+			h.host = value
+			hosts++
+		case classAuthorization:
+			h.authorization = value
+			authorizations++
+		case classContentLength:
+			if h.contentLength || !digits(value) {
+				return fmt.Errorf("%w: Content-Length", errFieldFraming)
+			}
+			h.contentLength = true
+		case classTransferEncoding:
+			if h.chunked || !http11 || !bytes.EqualFold(value, []byte("chunked")) {
+				return fmt.Errorf("%w: Transfer-Encoding", errFieldFraming)
+			}
+			h.chunked = true
+		case classConnection:
+			h.listConnection(value)
+		case classUpgrade:
+			h.upgrade = value
+		case classRequestID:
+			h.requestID = value
+		case classTraceparent:
+			h.traceparent = value
+		case classForwardedFor:
+			if h.forwardedFor != nil {
+				h.forwardedFor = append(append(bytes.Clone(h.forwardedFor), ", "...), value...)
+			} else {
+				h.forwardedFor = value
+			}
+		}
+	}
+	switch {
+	case h.chunked && h.contentLength:
+		return fmt.Errorf("%w: both Content-Length and Transfer-Encoding", errFieldFraming)
+	case hosts > 1 || http11 && hosts == 0:
+		return errFieldHost
+	case authorizations > 1:
+		return errFieldCredentials
+	}
+	return nil
+}
+
+// listConnection remembers the field names that a Connection value lists.
+func (h *clientHeader) listConnection(value []byte) {
+	for len(value) > 0 {
+		token, rest, _ := bytes.Cut(value, []byte{','})
+		value = rest
+		token = bytes.Trim(token, " \t")
+		switch {
+		case len(token) == 0:
+		case bytes.EqualFold(token, []byte("upgrade")):
+			h.upgradeListed = true
+		case bytes.EqualFold(token, []byte("close")), bytes.EqualFold(token, []byte("keep-alive")):
+		default:
+			h.connection = append(h.connection, token)
+		}
+	}
+}
+
+// appendForwardable appends to dst the field lines of raw that are the client's
+// to say. It expects a block that read has accepted.
+func (h *clientHeader) appendForwardable(dst, raw []byte, passAuthorization bool) []byte {
+	for len(raw) > 0 {
+		name, _, rest, err := nextField(raw)
+		if err != nil || name == nil {
+			break
+		}
+		line := raw[:len(raw)-len(rest)]
+		raw = rest
+		var buf [longestClassified]byte
+		switch classOf(fold(&buf, name)) {
+		case classEndToEnd:
+		case classAuthorization:
+			if !passAuthorization || !exact(name, buf[:len(name)]) {
+				continue
+			}
+		default:
+			continue
+		}
+		if !h.named(name) {
+			dst = append(dst, line...)
+		}
+	}
+	return dst
+}
+
+// named reports whether the client's Connection field lists name.
+func (h *clientHeader) named(name []byte) bool {
+	for _, n := range h.connection {
+		if bytes.EqualFold(n, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// nextField cuts the first field line off raw. name is nil at the empty line
+// that ends the block. RFC 9112 §5: no space before the colon, no folding, CRLF.
+func nextField(raw []byte) (name, value, rest []byte, err error) {
+	end := bytes.IndexByte(raw, '\n')
+	if end < 1 || raw[end-1] != '\r' {
+		return nil, nil, nil, fmt.Errorf("%w: line does not end in CRLF", errFieldSyntax)
+	}
+	line, rest := raw[:end-1], raw[end+1:]
+	if len(line) == 0 {
+		return nil, nil, rest, nil
+	}
+	colon := bytes.IndexByte(line, ':')
+	if colon < 1 {
+		return nil, nil, nil, fmt.Errorf("%w: no name", errFieldSyntax)
+	}
+	name = line[:colon]
+	for _, c := range name {
+		if !tokenByte(c) {
+			return nil, nil, nil, fmt.Errorf("%w: name is no token", errFieldSyntax)
+		}
+	}
+	value = bytes.Trim(line[colon+1:], " \t")
+	for _, c := range value {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return nil, nil, nil, fmt.Errorf("%w: control character in a value", errFieldSyntax)
+		}
+	}
+	return name, value, rest, nil
+}
+
+// exact reports whether name is the folded name itself but for case.
+func exact(name, folded []byte) bool {
+	for i, c := range name {
+		if folded[i] == '-' && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// digits reports whether b is 1*DIGIT, short enough not to overflow.
+func digits(b []byte) bool {
+	if len(b) == 0 || len(b) > 18 {
+		return false
+	}
+	for _, c := range b {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return true
+}
+
+// tokenByte reports whether c is a tchar of RFC 9110 §5.6.2.
+func tokenByte(c byte) bool {
+	switch {
+	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		return true
+	}
+	return c != 0 && bytes.IndexByte([]byte("!#$%&'*+-.^_`|~"), c) >= 0
+}

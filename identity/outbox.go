@@ -1,0 +1,154 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// The kinds of jobs. What they need to know is in their data; secrets are made
+// when the job runs, so that none waits in the store.
+const (
+	jobReset           = "reset"            // email, ip, request_id
+	jobVerify          = "verify"           // user, email
+	jobPasswordChanged = "password_changed" // user
+	jobEmailChanged    = "email_changed"    // user, email: the old address
+)
+
+const (
+	jobLease    = time.Minute // for one attempt; a crash costs that much delay
+	jobAttempts = 12          // with doubling pauses: about two days
+	jobPause    = 30 * time.Second
+	jobPauseMax = 12 * time.Hour
+	jobPoll     = time.Second // for what other replicas enqueued and what is due again
+	sweepEvery  = time.Minute
+)
+
+// enqueue promises work. When it returns, the promise survives a crash.
+func (s *Service) enqueue(ctx context.Context, kind string, data map[string]string) error {
+	now := s.now()
+	if err := s.store.Enqueue(ctx, Job{ID: newID(), Kind: kind, Data: data, CreatedAt: now, NextAt: now}); err != nil {
+		return fmt.Errorf("enqueueing a mail: %w", err)
+	}
+	select {
+	case s.wake <- struct{}{}:
+	default: // Run is awake
+	}
+	return nil
+}
+
+// Run does the service's background work until ctx ends: it keeps promises made
+// by enqueue, and sweeps what has expired.
+func (s *Service) Run(ctx context.Context) {
+	poll := time.NewTicker(jobPoll)
+	defer poll.Stop()
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
+	failing := false
+	for {
+		err := s.runDue(ctx)
+		if err != nil && !failing && ctx.Err() == nil {
+			s.log.Error("mail is waiting: the outbox cannot be read", "error", err)
+		}
+		failing = err != nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wake:
+		case <-poll.C:
+		case <-sweep.C:
+			if _, err := s.store.Sweep(ctx, s.now()); err != nil && ctx.Err() == nil {
+				s.log.Error("expired records cannot be swept", "error", err)
+			}
+		}
+	}
+}
+
+// runDue does every job that is due. The error is the store's.
+func (s *Service) runDue(ctx context.Context) error {
+	for ctx.Err() == nil {
+		job, err := s.store.ClaimJob(ctx, s.now(), jobLease)
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		attempt, cancel := context.WithTimeout(ctx, jobLease/2)
+		err = s.do(attempt, job)
+		cancel()
+		if err = s.settle(ctx, job, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle finishes a job that was done or has failed for the last time, and has
+// another tried again later.
+func (s *Service) settle(ctx context.Context, job Job, failure error) error {
+	if failure == nil || errors.Is(failure, ErrNotFound) { // its user or address is gone
+		return s.store.FinishJob(ctx, job.ID)
+	}
+	if job.Attempts >= jobAttempts {
+		s.log.Error("mail given up", "kind", job.Kind, "job", job.ID, "attempts", job.Attempts, "error", failure)
+		return s.store.FinishJob(ctx, job.ID)
+	}
+	pause := min(jobPause<<min(job.Attempts-1, 16), jobPauseMax)
+	s.log.Warn("mail will be tried again", "kind", job.Kind, "job", job.ID, "attempts", job.Attempts, "in", pause, "error", failure)
+	err := s.store.RetryJob(ctx, job.ID, s.now().Add(pause))
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// do does one job.
+func (s *Service) do(ctx context.Context, job Job) error {
+	var u User
+	var err error
+	if job.Kind == jobReset {
+		u, err = s.store.UserByEmail(ctx, job.Data["email"])
+	} else {
+		u, err = s.store.User(ctx, job.Data["user"])
+	}
+	if err != nil {
+		return fmt.Errorf("finding the addressee: %w", err)
+	}
+	m := Mail{To: u.Email, Template: job.Kind, Username: u.Username}
+	switch job.Kind {
+	case jobReset:
+		if !u.Active {
+			return nil
+		}
+		m.Link, err = s.link(ctx, s.cfg.ResetLink, OneTimeToken{Purpose: PurposeReset, UserID: u.ID, Email: u.Email, ExpiresAt: s.now().Add(s.cfg.ResetTTL)})
+		m.Valid = s.cfg.ResetTTL
+		if err == nil {
+			s.audit(ctx, Client{IP: job.Data["ip"], RequestID: job.Data["request_id"]}, AuditRecord{Event: EventResetRequested, UserID: u.ID, Tenant: u.Tenant})
+		}
+	case jobVerify:
+		m.To = job.Data["email"]
+		m.Link, err = s.link(ctx, s.cfg.VerifyLink, OneTimeToken{Purpose: PurposeVerify, UserID: u.ID, Email: m.To, ExpiresAt: s.now().Add(s.cfg.VerifyTTL)})
+		m.Valid = s.cfg.VerifyTTL
+	case jobEmailChanged:
+		m.To = job.Data["email"]
+	case jobPasswordChanged:
+	default:
+		return fmt.Errorf("unknown kind of job %q", job.Kind)
+	}
+	if err != nil {
+		return err
+	}
+	return s.mailer.Send(ctx, m)
+}
+
+// link puts a fresh token into a link.
+func (s *Service) link(ctx context.Context, link string, t OneTimeToken) (string, error) {
+	token, err := s.mint(ctx, t)
+	if err != nil {
+		return "", err
+	}
+	return strings.ReplaceAll(link, "{token}", token), nil
+}

@@ -1,0 +1,117 @@
+package identity
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// ErrBusy means that more passwords wait to be hashed than can be in bounded time.
+var ErrBusy = errors.New("too many passwords are waiting to be checked")
+
+// PasswordConfig says how new passwords are hashed and how much of the machine
+// hashing may take.
+type PasswordConfig struct {
+	Hash    string // "bcrypt" or "argon2id"
+	Cost    int    // bcrypt's; 4 to 31
+	Workers int    // hashes at a time
+	Queue   int    // callers that may wait for a worker
+}
+
+// Hasher hashes and verifies passwords, a bounded number at a time: hashing is
+// expensive by design, and a flood of logins must not take the processors away
+// from everything else.
+type Hasher struct {
+	cfg     PasswordConfig
+	slots   chan struct{}
+	waiting atomic.Int64
+	decoy   string // a hash of the configured kind that no password opens
+}
+
+// NewHasher returns a Hasher. It hashes once, to have a decoy.
+func NewHasher(cfg PasswordConfig) (*Hasher, error) {
+	if cfg.Workers < 1 {
+		return nil, errors.New("a hasher needs a worker")
+	}
+	h := &Hasher{cfg: cfg, slots: make(chan struct{}, cfg.Workers)}
+	var err error
+	if h.decoy, err = h.hash(rand.Text()); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// Hash returns the PHC string of password.
+func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
+	if err := h.acquire(ctx); err != nil {
+		return "", err
+	}
+	defer h.release()
+	return h.hash(normalPassword(password))
+}
+
+// Verify reports whether password opens hash, and whether hash should be made
+// anew because the configuration has changed since. An empty hash costs the time
+// of a real one and is opened by nothing.
+func (h *Hasher) Verify(ctx context.Context, hash, password string) (ok, stale bool, err error) {
+	if err := h.acquire(ctx); err != nil {
+		return false, false, err
+	}
+	defer h.release()
+	password = normalPassword(password)
+	if hash == "" {
+		_, err := verifyHash(h.decoy, password)
+		return false, false, err
+	}
+	ok, err = verifyHash(hash, password)
+	return ok, ok && !h.current(hash, password), err
+}
+
+// acquire waits for a worker's place, unless too many wait already.
+func (h *Hasher) acquire(ctx context.Context) error {
+	if h.waiting.Add(1) > int64(h.cfg.Queue+h.cfg.Workers) {
+		h.waiting.Add(-1)
+		return ErrBusy
+	}
+	select {
+	case h.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		h.waiting.Add(-1)
+		return fmt.Errorf("%w: %w", ErrBusy, ctx.Err())
+	}
+}
+
+func (h *Hasher) release() {
+	<-h.slots
+	h.waiting.Add(-1)
+}
+
+// argon2id reports whether password is hashed with argon2id: because that is
+// configured, or because bcrypt would read only its first 72 bytes.
+func (h *Hasher) argon2id(password string) bool {
+	return h.cfg.Hash == "argon2id" || len(password) > bcryptMax
+}
+
+func (h *Hasher) hash(password string) (string, error) {
+	if h.argon2id(password) {
+		return hashArgon2id(password), nil
+	}
+	return hashBcrypt(password, h.cfg.Cost)
+}
+
+// current reports whether hash is of the kind that hash would make today.
+func (h *Hasher) current(hash, password string) bool {
+	if h.argon2id(password) {
+		return isCurrentArgon2id(hash)
+	}
+	return bcryptCost(hash) == h.cfg.Cost
+}
+
+// normalPassword makes equal what keyboards and systems write differently (NIST
+// SP 800-63B-4 §3.1.1.2 asks for NFKC or NFKD before hashing).
+func normalPassword(password string) string { return norm.NFKC.String(password) }

@@ -1,0 +1,124 @@
+package identity
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Forgot promises a reset link to an address, if somebody has it. All that
+// happens before the answer happens for every address alike; whether it is known
+// is found out afterwards, by the job.
+func (s *Service) Forgot(ctx context.Context, addr string, client Client) error {
+	address, err := parseEmail(addr)
+	if err != nil {
+		return err
+	}
+	if err := s.throttle(ctx, client, mailLimits(address.key, client)...); err != nil {
+		return err
+	}
+	return s.enqueue(ctx, jobReset, map[string]string{"email": address.key, "ip": client.IP, "request_id": client.RequestID})
+}
+
+// Reset sets a new password by a mailed token and ends all the user's sessions.
+func (s *Service) Reset(ctx context.Context, token, password string, client Client) error {
+	// Whatever can be refused without the token is refused before it is spent.
+	if err := s.cfg.Passwords.check("new_password", password, User{}); err != nil {
+		return err
+	}
+	t, err := s.take(ctx, PurposeReset, token)
+	if err != nil {
+		return err
+	}
+	u, err := s.store.User(ctx, t.UserID)
+	if err == nil && (!u.Active || !strings.EqualFold(u.Email, t.Email)) {
+		err = ErrNotFound // the address is no longer theirs, or nobody's
+	}
+	if errors.Is(err, ErrNotFound) {
+		return ErrTokenUsed
+	}
+	if err == nil {
+		err = s.setPassword(ctx, u, "new_password", password, "")
+	}
+	if err != nil {
+		// The link did not do what it was for: let it be used again.
+		return errors.Join(err, s.store.PutToken(context.WithoutCancel(ctx), t))
+	}
+	s.audit(ctx, client, AuditRecord{Event: EventPasswordReset, UserID: u.ID, ActorID: u.ID, Tenant: u.Tenant})
+	return s.enqueue(ctx, jobPasswordChanged, map[string]string{"user": u.ID})
+}
+
+// VerifyEmail confirms that the holder of a mailed token reads that address, and
+// makes it the user's address if it is a new one.
+func (s *Service) VerifyEmail(ctx context.Context, token string, client Client) error {
+	t, err := s.take(ctx, PurposeVerify, token)
+	if err != nil {
+		return err
+	}
+	address, err := parseEmail(t.Email)
+	if err != nil {
+		return ErrTokenUsed
+	}
+	var old string
+	u, err := s.change(ctx, t.UserID, func(u *User) error {
+		if old = ""; u.EmailKey != address.key {
+			old = u.Email
+			u.Epoch++
+		}
+		u.Email, u.EmailKey, u.EmailVerified = address.display, address.key, true
+		return nil
+	})
+	if errors.Is(err, ErrNotFound) {
+		return ErrTokenUsed
+	}
+	if err != nil {
+		return err
+	}
+	s.audit(ctx, client, AuditRecord{Event: EventEmailVerified, UserID: u.ID, ActorID: u.ID, Tenant: u.Tenant})
+	if old == "" {
+		return nil
+	}
+	// Tokens that carry the old address must not outlive it.
+	if err := s.revoke(ctx, Revocation{Kind: RevokeUser, ID: u.ID, MinEpoch: u.Epoch}); err != nil {
+		return fmt.Errorf("revoking tokens: %w", err)
+	}
+	return s.enqueue(ctx, jobEmailChanged, map[string]string{"user": u.ID, "email": old})
+}
+
+// mint stores a new one-time token in place of an older one and returns what is
+// to be mailed: 256 random bits.
+func (s *Service) mint(ctx context.Context, t OneTimeToken) (string, error) {
+	b := make([]byte, 32)
+	_, _ = rand.Read(b) // never fails (crypto/rand)
+	token := base64.RawURLEncoding.EncodeToString(b)
+	t.Hash = tokenHash(token)
+	if err := s.store.PutToken(ctx, t); err != nil {
+		return "", fmt.Errorf("storing a token: %w", err)
+	}
+	return token, nil
+}
+
+// take spends a one-time token.
+func (s *Service) take(ctx context.Context, purpose Purpose, token string) (OneTimeToken, error) {
+	if len(token) != base64.RawURLEncoding.EncodedLen(32) {
+		return OneTimeToken{}, ErrTokenUsed
+	}
+	t, err := s.store.TakeToken(ctx, purpose, tokenHash(token), s.now())
+	if errors.Is(err, ErrNotFound) {
+		return OneTimeToken{}, ErrTokenUsed
+	}
+	if err != nil {
+		return OneTimeToken{}, fmt.Errorf("taking a token: %w", err)
+	}
+	return t, nil
+}
+
+func tokenHash(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,152 @@
+package identity
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Limit is a number of attempts within a window.
+type Limit struct {
+	Attempts int
+	Window   time.Duration
+}
+
+// ThrottledError says that a client must wait. It matches nothing but itself:
+// use errors.As.
+type ThrottledError struct {
+	RetryAfter time.Duration
+}
+
+func (e *ThrottledError) Error() string {
+	return fmt.Sprintf("too many attempts: wait %v", e.RetryAfter)
+}
+
+// counter is one of the counts that an operation is limited by.
+type counter struct {
+	key    string
+	limit  Limit
+	counts outcome
+}
+
+// outcome says which attempts a counter is about.
+type outcome bool
+
+const (
+	allAttempts    outcome = false
+	failedAttempts outcome = true // successful ones are taken back
+)
+
+// A wrong guess counts three times: strictly for the pair of account and
+// address, which is what one attacker or one forgetful user is; loosely for the
+// account, so that a spread attack is slow but cannot lock the owner out with a
+// few requests; loosely for the address, against one password tried on many
+// accounts.
+const (
+	accountFactor = 20
+	addressFactor = 20
+)
+
+// Limits of the other operations, for an address. They exist to bound abuse,
+// not to shape traffic.
+const (
+	registrationsPerHour = 300
+	mailsPerHour         = 60
+	mailsPerAddressee    = 5
+	refreshesPerMinute   = 1000 // for a session
+)
+
+func (s *Service) loginLimits(account string, client Client) []counter {
+	l := s.cfg.LoginLimit
+	addr := network(client.IP)
+	return []counter{
+		{"login:pair:" + digest(account+"|"+addr), l, failedAttempts},
+		{"login:account:" + digest(account), Limit{l.Attempts * accountFactor, l.Window}, failedAttempts},
+		{"login:address:" + addr, Limit{l.Attempts * addressFactor, l.Window}, failedAttempts},
+	}
+}
+
+func registerLimit(client Client) counter {
+	return counter{"register:" + network(client.IP), Limit{registrationsPerHour, time.Hour}, allAttempts}
+}
+
+func refreshLimit(sessionID string) counter {
+	return counter{"refresh:" + sessionID, Limit{refreshesPerMinute, time.Minute}, allAttempts}
+}
+
+func mailLimits(addressee string, client Client) []counter {
+	return []counter{
+		{"mail:address:" + network(client.IP), Limit{mailsPerHour, time.Hour}, allAttempts},
+		{"mail:addressee:" + digest(addressee), Limit{mailsPerAddressee, time.Hour}, allAttempts},
+	}
+}
+
+// throttle counts an attempt before it is made, so that many at once cannot all
+// slip through, and refuses it when a count is above its limit.
+func (s *Service) throttle(ctx context.Context, client Client, counters ...counter) error {
+	now := s.now()
+	for _, c := range counters {
+		if c.limit.Attempts <= 0 {
+			continue // the operator turned this limit off
+		}
+		n, err := s.store.Hit(ctx, c.key, 1, c.limit.Window, now)
+		if err != nil {
+			return fmt.Errorf("counting an attempt: %w", err)
+		}
+		if n <= c.limit.Attempts {
+			continue
+		}
+		if n == c.limit.Attempts+1 { // once for a window, or a flood would fill the audit log
+			s.audit(ctx, client, AuditRecord{Event: EventThrottled, Details: map[string]string{"counter": c.key}})
+		}
+		return &ThrottledError{RetryAfter: c.limit.Window - time.Duration(now.UnixNano())%c.limit.Window}
+	}
+	return nil
+}
+
+// succeeded takes back what was counted for an attempt that turned out well; the
+// strictest counter starts again.
+func (s *Service) succeeded(ctx context.Context, counters []counter) error {
+	for i, c := range counters {
+		if c.counts != failedAttempts || c.limit.Attempts <= 0 {
+			continue
+		}
+		var err error
+		if i == 0 {
+			err = s.store.Forget(ctx, c.key)
+		} else {
+			_, err = s.store.Hit(ctx, c.key, -1, c.limit.Window, s.now())
+		}
+		if err != nil {
+			return fmt.Errorf("taking back an attempt: %w", err)
+		}
+	}
+	return nil
+}
+
+// network is what one client is counted by: its address, or for IPv6 the /64
+// that a single host can choose addresses in.
+func network(ip string) string {
+	addr, err := netip.ParseAddr(ip)
+	if err != nil {
+		return "unknown"
+	}
+	if addr = addr.Unmap(); addr.Is6() {
+		prefix, err := addr.WithZone("").Prefix(64)
+		if err != nil {
+			return "unknown"
+		}
+		return prefix.String()
+	}
+	return addr.String()
+}
+
+// digest keeps what somebody typed out of the store's keys, where it could be
+// long, or a password typed into the wrong field.
+func digest(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return base64.RawURLEncoding.EncodeToString(sum[:16])
+}

@@ -1,0 +1,273 @@
+package identity
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/google/uuid"
+)
+
+// Why a token is not believed. They are told apart for the log; to the client
+// all but ErrRevocationsStale are one answer.
+var (
+	ErrTokenInvalid = errors.New("invalid token")
+	ErrTokenExpired = errors.New("token expired")
+	ErrTokenRevoked = errors.New("token revoked")
+	// ErrRevocationsStale means that the token would be fine, but the store
+	// could not be asked for revocations for longer than the operator accepts.
+	ErrRevocationsStale = errors.New("revocations are out of date")
+)
+
+// The values of the typ header (RFC 7515 §4.1.9) keep tokens apart that are
+// signed with the same key: what proves a caller to an upstream must not open
+// the gateway.
+const (
+	typAccess    = "at+jwt" // RFC 9068
+	typAssertion = "identity-assertion+jwt"
+)
+
+// AssertionTTL is the lifetime of an identity assertion.
+const AssertionTTL = 5 * time.Minute
+
+const (
+	maxTokenBytes = 8 << 10
+	// clockSkew is how far the clock of the replica that issued a token may be
+	// ahead of ours. It never prolongs a token.
+	clockSkew = 5 * time.Second
+)
+
+// Principal is a caller who has proved who they are. It is shared by all
+// requests that carry the same token and must not be changed.
+type Principal struct {
+	UserID        string
+	Username      string
+	Email         string
+	EmailVerified bool
+	Roles         []string
+	Permissions   []string // as of the token's issue
+	Tenant        string
+	SessionID     string
+	Epoch         int64
+	ExpiresAt     time.Time
+}
+
+// accessClaims is what an access token says. Field names follow RFC 9068 and
+// OpenID Connect where they have one.
+type accessClaims struct {
+	jwt.RegisteredClaims
+	SessionID     string   `json:"sid"`
+	Username      string   `json:"preferred_username"`
+	Email         string   `json:"email"`
+	EmailVerified bool     `json:"email_verified"`
+	Roles         []string `json:"roles"`
+	Permissions   []string `json:"permissions"`
+	Tenant        string   `json:"tenant,omitempty"`
+	Epoch         int64    `json:"epoch"`
+}
+
+// assertionClaims is what the gateway tells an upstream.
+type assertionClaims struct {
+	jwt.RegisteredClaims
+	SessionID   string   `json:"sid"`
+	Username    string   `json:"name"`
+	Email       string   `json:"email"`
+	Roles       []string `json:"roles"`
+	Permissions []string `json:"permissions"`
+	Tenant      string   `json:"tenant,omitempty"`
+}
+
+// TokensConfig says how tokens are made and whom they are for.
+type TokensConfig struct {
+	Issuer    string
+	Audience  string
+	AccessTTL time.Duration
+	Now       func() time.Time // nil: time.Now
+}
+
+// Tokens issues and verifies signed tokens.
+type Tokens struct {
+	cfg         TokensConfig
+	keys        atomic.Pointer[Keyring]
+	parser      *jwt.Parser
+	verified    *generations[*Principal]
+	revocations *Revocations
+}
+
+// NewTokens returns Tokens that sign with keys and ask revocations.
+func NewTokens(cfg TokensConfig, keys *Keyring, revocations *Revocations) *Tokens {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	t := &Tokens{cfg: cfg, verified: newGenerations[*Principal](verifiedTokens), revocations: revocations}
+	t.keys.Store(keys)
+	t.parser = jwt.NewParser(
+		jwt.WithValidMethods([]string{string(EdDSA), string(ES256), string(RS256), string(HS256)}),
+		jwt.WithIssuer(cfg.Issuer),
+		jwt.WithAudience(cfg.Audience),
+		jwt.WithExpirationRequired(),
+		jwt.WithIssuedAt(),
+		jwt.WithLeeway(clockSkew),
+		jwt.WithStrictDecoding(),
+		jwt.WithTimeFunc(cfg.Now),
+	)
+	return t
+}
+
+// SetKeys replaces the keys. Tokens signed with a key that is no longer there
+// stop being valid.
+func (t *Tokens) SetKeys(keys *Keyring) {
+	t.keys.Store(keys)
+	t.verified.clear()
+}
+
+// JWKS is the document with the current public keys.
+func (t *Tokens) JWKS() []byte { return t.keys.Load().JWKS() }
+
+// AccessTTL is the lifetime of an access token.
+func (t *Tokens) AccessTTL() time.Duration { return t.cfg.AccessTTL }
+
+// Issue signs an access token for a session of u.
+func (t *Tokens) Issue(u User, sessionID string, permissions []string) (string, error) {
+	now := t.cfg.Now()
+	key := t.keys.Load().client
+	return sign(key, typAccess, accessClaims{
+		RegisteredClaims: jwt.RegisteredClaims{
+			Issuer:    t.cfg.Issuer,
+			Audience:  jwt.ClaimStrings{t.cfg.Audience},
+			Subject:   u.ID,
+			ID:        uuid.NewString(),
+			IssuedAt:  jwt.NewNumericDate(now),
+			NotBefore: jwt.NewNumericDate(now),
+			ExpiresAt: jwt.NewNumericDate(now.Add(t.cfg.AccessTTL)),
+		},
+		SessionID:     sessionID,
+		Username:      u.Username,
+		Email:         u.Email,
+		EmailVerified: u.EmailVerified,
+		Roles:         notNil(u.Roles),
+		Permissions:   notNil(permissions),
+		Tenant:        u.Tenant,
+		Epoch:         u.Epoch,
+	})
+}
+
+// Assert signs what an upstream named audience may believe about p, and returns
+// it with its expiry, which is never later than the end of the caller's token.
+func (t *Tokens) Assert(p *Principal, audience string, permissions []string) (string, time.Time, error) {
+	now := t.cfg.Now()
+	expires := now.Add(AssertionTTL)
+	if p.ExpiresAt.Before(expires) {
+		expires = p.ExpiresAt
+	}
+	signed, err := sign(t.keys.Load().assertion, typAssertion, assertionClaims{
+		RegisteredClaims: jwt.RegisteredClaims{
+			Issuer:    t.cfg.Issuer,
+			Audience:  jwt.ClaimStrings{audience},
+			Subject:   p.UserID,
+			IssuedAt:  jwt.NewNumericDate(now),
+			ExpiresAt: jwt.NewNumericDate(expires),
+		},
+		SessionID:   p.SessionID,
+		Username:    p.Username,
+		Email:       p.Email,
+		Roles:       notNil(p.Roles),
+		Permissions: notNil(permissions),
+		Tenant:      p.Tenant,
+	})
+	return signed, expires, err
+}
+
+// Verify returns the caller that an access token proves. What the signature
+// proves is remembered for the token's exact bytes; expiry and revocation are
+// asked every time. token may be overwritten after the call.
+func (t *Tokens) Verify(token []byte) (*Principal, error) {
+	p, ok := t.verified.get(token)
+	if !ok {
+		var err error
+		if p, err = t.parse(token); err != nil {
+			return nil, err
+		}
+		t.verified.put(string(token), p)
+	}
+	if now := t.cfg.Now(); !now.Before(p.ExpiresAt) {
+		return nil, ErrTokenExpired
+	} else if err := t.revocations.Check(p, now); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// parse verifies a token from nothing.
+func (t *Tokens) parse(token []byte) (*Principal, error) {
+	if len(token) > maxTokenBytes {
+		return nil, fmt.Errorf("%w: %d bytes", ErrTokenInvalid, len(token))
+	}
+	var c accessClaims
+	keys := t.keys.Load()
+	if _, err := t.parser.ParseWithClaims(string(token), &c, keys.verificationKey); err != nil {
+		if errors.Is(err, jwt.ErrTokenExpired) {
+			return nil, ErrTokenExpired
+		}
+		return nil, fmt.Errorf("%w: %w", ErrTokenInvalid, err)
+	}
+	// The library holds these to be optional; RFC 9068 and we do not.
+	if c.ExpiresAt.Unix() <= 0 || c.IssuedAt == nil || c.Subject == "" || c.SessionID == "" ||
+		c.ExpiresAt.Sub(c.IssuedAt.Time) > t.cfg.AccessTTL+clockSkew {
+		return nil, fmt.Errorf("%w: claims are missing or out of bounds", ErrTokenInvalid)
+	}
+	return &Principal{
+		UserID:        c.Subject,
+		Username:      c.Username,
+		Email:         c.Email,
+		EmailVerified: c.EmailVerified,
+		Roles:         slices.Clip(c.Roles),
+		Permissions:   slices.Clip(c.Permissions),
+		Tenant:        c.Tenant,
+		SessionID:     c.SessionID,
+		Epoch:         c.Epoch,
+		ExpiresAt:     c.ExpiresAt.Time,
+	}, nil
+}
+
+// verificationKey chooses the key that a token's header names and insists that
+// the header names the key's own algorithm and our kind of token.
+func (k *Keyring) verificationKey(token *jwt.Token) (any, error) {
+	if typ, _ := token.Header["typ"].(string); typ != typAccess {
+		return nil, errors.New("not an access token")
+	}
+	if _, ok := token.Header["crit"]; ok {
+		return nil, errors.New("critical header parameters are not understood") // RFC 7515 §4.1.11
+	}
+	kid, _ := token.Header["kid"].(string)
+	key, ok := k.byID[kid]
+	if !ok {
+		return nil, errors.New("unknown key")
+	}
+	if token.Method.Alg() != string(key.alg) {
+		return nil, errors.New("algorithm is not the key's")
+	}
+	return key.public, nil
+}
+
+func sign(key *signingKey, typ string, claims jwt.Claims) (string, error) {
+	token := jwt.NewWithClaims(key.method(), claims)
+	token.Header["typ"] = typ
+	token.Header["kid"] = key.id
+	signed, err := token.SignedString(key.private)
+	if err != nil {
+		return "", fmt.Errorf("signing a token: %w", err)
+	}
+	return signed, nil
+}
+
+// notNil makes the JSON of an empty list [] rather than null.
+func notNil(s []string) []string {
+	if s == nil {
+		return []string{}
+	}
+	return s
+}
