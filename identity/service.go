@@ -81,6 +81,15 @@ func NewService(cfg Config, store Store, tokens *Tokens, keys *Keyring, revocati
 		hasher: hasher, roles: roles, mailer: mailer, log: log, wake: make(chan struct{}, 1)}
 }
 
+// With returns a Service that does the same by other rules: for a configuration
+// that is to be swapped as a whole with the policy it belongs to.
+func (s *Service) With(cfg Config, roles Roles) *Service {
+	c := *s
+	cfg.Now = s.cfg.Now
+	c.cfg, c.roles = cfg, roles
+	return &c
+}
+
 // Tokens verifies access tokens and signs assertions.
 func (s *Service) Tokens() *Tokens { return s.tokens }
 
