@@ -1,0 +1,179 @@
+// Package config turns gateway.yaml and the environment into values that
+// cannot be wrong any more, or into a list of everything that is wrong.
+//
+// Only cmd/gateway imports it: the other rooms take their own parameters and
+// know nothing of YAML.
+package config
+
+import (
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"time"
+)
+
+// Config is a whole gateway.yaml. The tags of it and of the sections below are
+// the only description of the keys; the loader, the JSON Schema and the table
+// in the README are all made from them:
+//
+//	yaml      the name of the key
+//	default   the value where neither the file nor the environment gives one
+//	required  it must be given, unless there is a default; of a list, an element at least
+//	empty     an empty text is a value too, as it is of every text that has
+//	          no default and is not required
+//	format    which texts are accepted, where the Go type doesn't say it
+//	enum      the only texts accepted, separated by "|"
+//	min, max  bounds, both included
+//	doc       what the key means; also the documentation of the field
+//
+// Sizes are in bytes. Names of files are relative to the directory of
+// gateway.yaml in the file, and to the working directory once loaded.
+type Config struct {
+	Listen          string              `yaml:"listen" format:"address" default:":8080" doc:"where clients connect"`
+	ShutdownTimeout time.Duration       `yaml:"shutdown_timeout" default:"30s" min:"1s" max:"1h" doc:"how long requests under way may take to end once the gateway is told to stop"`
+	Admin           Admin               `yaml:"admin"`
+	TrustedProxies  []netip.Prefix      `yaml:"trusted_proxies" doc:"peers whose X-Forwarded-For and X-Forwarded-Proto are believed"`
+	Log             Log                 `yaml:"log"`
+	Limits          Limits              `yaml:"limits"`
+	Identity        Identity            `yaml:"identity"`
+	Policy          Policy              `yaml:"policy"`
+	Upstreams       map[string]Upstream `yaml:"upstreams" doc:"the services behind the gateway, by name"`
+	Routes          []Route             `yaml:"routes" doc:"which paths go where; the longest prefix wins"`
+}
+
+// Admin is the listener for operators.
+type Admin struct {
+	Listen string `yaml:"listen" format:"address" default:"127.0.0.1:8081" empty:"true" doc:"where health, metrics and profiles are served, without authentication; \"\" turns it off"`
+}
+
+// Log is how the gateway logs, to its standard error.
+type Log struct {
+	Level  slog.Level `yaml:"level" enum:"debug|info|warn|error" default:"info" doc:"the least severe records written"`
+	Format string     `yaml:"format" enum:"json|text" default:"json" doc:"how a record is written"`
+}
+
+// Limits bound what one client can take.
+type Limits struct {
+	HeaderBytes   int64         `yaml:"header_bytes" default:"16KiB" min:"4KiB" max:"1MiB" doc:"size of a request's line and header"`
+	Body          int64         `yaml:"body" default:"10MiB" min:"1B" doc:"size of a request's body; the gateway's own endpoints take 64KiB in any case"`
+	HeaderTimeout time.Duration `yaml:"header_timeout" default:"10s" min:"100ms" max:"10m" doc:"how long a client may take to send a request's header"`
+	IdleTimeout   time.Duration `yaml:"idle_timeout" default:"75s" min:"1s" max:"1h" doc:"how long a connection may stay open between requests"`
+	Connections   int           `yaml:"connections" default:"0" min:"0" doc:"open connections of clients; 0 is no limit"`
+}
+
+// Identity is who may call, and how they prove it.
+type Identity struct {
+	Prefix       string        `yaml:"prefix" format:"path" default:"/auth" empty:"true" doc:"path of the gateway's own endpoints; \"\" puts them at the root"`
+	Store        Store         `yaml:"store" required:"true" doc:"where accounts and sessions are kept: file:PATH or mongodb://…"`
+	Registration string        `yaml:"registration" enum:"open|closed" default:"open" doc:"whether strangers may register, or administrators only"`
+	DefaultRoles []string      `yaml:"default_roles" format:"role" doc:"roles of a newly registered user"`
+	AdminRoles   []string      `yaml:"admin_roles" format:"role" default:"admin" required:"true" doc:"roles whose holders administer users"`
+	SessionTTL   time.Duration `yaml:"session_ttl" default:"720h" min:"1m" doc:"how long a session lasts, however often it is refreshed"`
+	Password     Password      `yaml:"password"`
+	Tokens       Tokens        `yaml:"tokens"`
+	Revocation   Revocation    `yaml:"revocation"`
+	LoginLimit   LoginLimit    `yaml:"login_limit"`
+	Reset        Reset         `yaml:"reset"`
+	Verify       Verify        `yaml:"verify"`
+	Mail         Mail          `yaml:"mail"`
+}
+
+// Password is what passwords must be and how they are hashed.
+type Password struct {
+	Hash      string `yaml:"hash" enum:"bcrypt|argon2id" default:"bcrypt" doc:"algorithm for new hashes; others are replaced at the next login"`
+	Cost      int    `yaml:"cost" default:"12" min:"4" max:"31" doc:"cost of bcrypt; each step doubles the time"`
+	MinLength int    `yaml:"min_length" default:"8" min:"8" max:"64" doc:"characters of a new password"`
+	Workers   int    `yaml:"workers" default:"0" min:"0" doc:"passwords hashed at the same time; 0 is the number of CPUs"`
+	Queue     int    `yaml:"queue" default:"64" min:"0" doc:"logins that may wait for a worker; beyond, they are answered 503"`
+}
+
+// Tokens is how access and refresh tokens are made.
+type Tokens struct {
+	Issuer       string        `yaml:"issuer" format:"url" required:"true" doc:"URL of the gateway as clients see it; the iss claim (RFC 7519)"`
+	Audience     string        `yaml:"audience" default:"api" doc:"the aud claim of access tokens"`
+	Algorithm    string        `yaml:"algorithm" enum:"EdDSA|ES256|RS256|HS256" default:"EdDSA" doc:"algorithm of access tokens (RFC 7518, RFC 8037)"`
+	Keys         string        `yaml:"keys" format:"file" default:"data/keys" doc:"directory of the signing keys, made at the first start"`
+	AccessTTL    time.Duration `yaml:"access_ttl" default:"15m" min:"1s" max:"24h" doc:"how long an access token is valid"`
+	RefreshTTL   time.Duration `yaml:"refresh_ttl" default:"168h" min:"1m" doc:"how long a refresh token is valid"`
+	RefreshGrace time.Duration `yaml:"refresh_grace" default:"10s" min:"0s" max:"5m" doc:"how long the refresh token before the current one still gets the current one"`
+}
+
+// Revocation is how replicas learn that tokens are to be refused.
+type Revocation struct {
+	Poll         time.Duration `yaml:"poll" default:"500ms" min:"50ms" max:"1m" doc:"how often the store is asked for revocations made elsewhere"`
+	OnStoreLoss  string        `yaml:"on_store_loss" enum:"serve|deny" default:"serve" doc:"what happens to requests when the store has been away for longer than max_staleness"`
+	MaxStaleness time.Duration `yaml:"max_staleness" default:"30s" min:"1s" max:"24h" doc:"how old the known revocations may be before on_store_loss applies"`
+}
+
+// LoginLimit slows down guessing.
+type LoginLimit struct {
+	Attempts int           `yaml:"attempts" default:"5" min:"1" doc:"failed logins of an account or an address in a window"`
+	Window   time.Duration `yaml:"window" default:"15m" min:"1s" max:"24h" doc:"length of that window"`
+}
+
+// Reset is the way back in for those who forgot their password.
+type Reset struct {
+	TTL  time.Duration `yaml:"ttl" default:"1h" min:"1m" max:"7d" doc:"how long a link to reset a password works"`
+	Link string        `yaml:"link" format:"link" required:"true" doc:"the link that is mailed; {token} stands for the token"`
+}
+
+// Verify is the proof that an e-mail address belongs to its user.
+type Verify struct {
+	TTL  time.Duration `yaml:"ttl" default:"24h" min:"1m" max:"30d" doc:"how long a link to verify an address works"`
+	Link string        `yaml:"link" format:"link" doc:"the link that is mailed; {token} stands for the token; \"\" mails none"`
+}
+
+// Mail is how mail leaves.
+type Mail struct {
+	Driver string `yaml:"driver" enum:"log|smtp" default:"log" doc:"how mail is sent; log writes it to the log, for development"`
+	From   string `yaml:"from" format:"mailbox" doc:"sender (RFC 5322); needed by smtp"`
+	SMTP   SMTP   `yaml:"smtp"`
+}
+
+// SMTP is the server that takes the mail (RFC 5321).
+type SMTP struct {
+	Host     string `yaml:"host" format:"host" doc:"name or address of the server"`
+	Port     int    `yaml:"port" default:"587" min:"1" max:"65535" doc:"port of the server; commonly 465 with implicit TLS"`
+	TLS      string `yaml:"tls" enum:"starttls|implicit|none" default:"starttls" doc:"how the connection is protected (RFC 3207, RFC 8314)"`
+	Username string `yaml:"username" doc:"account at the server; \"\" sends without one"`
+	Password Secret `yaml:"password" doc:"its password"`
+}
+
+// Policy is who may do what.
+type Policy struct {
+	File string `yaml:"file" format:"file" required:"true" doc:"the rules, as Casbin CSV"`
+}
+
+// Upstream is a service behind the gateway.
+type Upstream struct {
+	Targets        []*url.URL    `yaml:"targets" required:"true" doc:"its replicas, as scheme, host and port; requests keep their path"`
+	OpenAPI        string        `yaml:"openapi" format:"file" doc:"its OpenAPI description, shown beside the gateway's own"`
+	Balance        string        `yaml:"balance" enum:"round_robin|least_connections" default:"round_robin" doc:"which replica gets the next request"`
+	ConnectTimeout time.Duration `yaml:"connect_timeout" default:"2s" min:"10ms" max:"1m" doc:"how long connecting may take"`
+	HeaderTimeout  time.Duration `yaml:"header_timeout" default:"30s" min:"10ms" max:"1h" doc:"how long the header of a response may take; its body is not limited"`
+	IdleTimeout    time.Duration `yaml:"idle_timeout" default:"60s" min:"1s" max:"1h" doc:"how long an unused connection is kept"`
+	Health         Health        `yaml:"health"`
+}
+
+// Health is the active check of an upstream's targets.
+type Health struct {
+	Path     string        `yaml:"path" format:"path" doc:"what is requested; a 2xx is healthy; \"\" checks nothing"`
+	Interval time.Duration `yaml:"interval" default:"5s" min:"100ms" max:"1h" doc:"time between two checks of a target"`
+	Timeout  time.Duration `yaml:"timeout" default:"1s" min:"10ms" max:"1m" doc:"how long a check may take"`
+}
+
+// Route sends the paths that begin with the segments of Path to an upstream.
+// MaxBody and HeaderTimeout are never 0 once loaded.
+type Route struct {
+	Path              string        `yaml:"path" format:"path" required:"true" doc:"prefix of whole segments: /a takes /a and /a/b, not /ab"`
+	Upstream          string        `yaml:"upstream" required:"true" doc:"name of the upstream"`
+	PassAuthorization bool          `yaml:"pass_authorization" default:"false" doc:"whether the upstream gets the client's Authorization header"`
+	MaxBody           int64         `yaml:"max_body" min:"1B" doc:"in place of limits.body"`
+	HeaderTimeout     time.Duration `yaml:"header_timeout" min:"10ms" max:"1h" doc:"in place of the upstream's header_timeout"`
+}
+
+// Store says where identity keeps its data. Exactly one field is set.
+type Store struct {
+	File    string // of the embedded store
+	MongoDB Secret // connection string, which may hold a password
+}
