@@ -1,0 +1,127 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"portcullis/config"
+	"portcullis/identity"
+)
+
+// finding is one part of the set-up that was checked.
+type finding struct {
+	What    string `json:"what"`
+	OK      bool   `json:"ok"`
+	Problem string `json:"problem,omitempty"`
+}
+
+func newCheck(s *shared) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Check the configuration, the policy with its tests, and the keys",
+		Long:  "Check everything that serve and a reload read, without serving: the configuration, the policy with its tests,\nthe API descriptions, the keys. The exit status is 1 if anything is wrong.",
+		Example: `  gateway check -c gateway.yaml
+  gateway check --output json`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			findings := s.check()
+			failed := false
+			err := s.print(findings, func(w io.Writer) {
+				for _, f := range findings {
+					if f.OK {
+						fmt.Fprintf(w, "ok      %s\n", f.What)
+					} else {
+						fmt.Fprintf(w, "WRONG   %s\n%s\n", f.What, f.Problem)
+					}
+				}
+			})
+			for _, f := range findings {
+				failed = failed || !f.OK
+			}
+			return reported(err, failed)
+		},
+	}
+}
+
+func (s *shared) check() []finding {
+	var findings []finding
+	add := func(what string, err error) {
+		f := finding{What: what, OK: err == nil}
+		if err != nil {
+			f.Problem = err.Error()
+		}
+		findings = append(findings, f)
+	}
+	cfg, err := config.Load(s.config, s.env)
+	add("configuration "+s.config, err)
+	if err != nil {
+		return findings
+	}
+	_, err = loadPolicy(cfg)
+	add("policy "+cfg.Policy.File, err)
+	add("keys "+cfg.Identity.Tokens.Keys, checkKeys(cfg))
+	for name, u := range cfg.Upstreams {
+		if u.OpenAPI != "" {
+			_, err := os.Stat(u.OpenAPI)
+			add("API description of "+name, err)
+		}
+	}
+	return findings
+}
+
+// checkKeys reads the keys but, unlike serve, does not make any.
+func checkKeys(cfg *config.Config) error {
+	if _, err := os.Stat(cfg.Identity.Tokens.Keys); errors.Is(err, os.ErrNotExist) {
+		return nil // made at the first start
+	}
+	_, err := identity.OpenKeyring(cfg.Identity.Tokens.Keys, identity.Algorithm(cfg.Identity.Tokens.Algorithm))
+	return err
+}
+
+func newConfig(s *shared) *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "About the configuration file"}
+	cmd.AddCommand(&cobra.Command{
+		Use:     "schema",
+		Short:   "Print the JSON Schema of gateway.yaml, for editors",
+		Example: `  gateway config schema > gateway.schema.json`,
+		Args:    cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(s.stdout, string(config.Schema()))
+			return err
+		},
+	})
+	return cmd
+}
+
+func newKeys(s *shared) *cobra.Command {
+	cmd := &cobra.Command{Use: "keys", Short: "About the signing keys"}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "list",
+		Short: "List the keys, those that sign first",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			cfg, err := s.load()
+			if err != nil {
+				return err
+			}
+			keys, err := identity.OpenKeyring(cfg.Identity.Tokens.Keys, identity.Algorithm(cfg.Identity.Tokens.Algorithm))
+			if err != nil {
+				return err
+			}
+			return s.print(keys.Keys(), func(w io.Writer) {
+				for _, k := range keys.Keys() {
+					does := "verifies"
+					if k.Signs {
+						does = "signs"
+					}
+					fmt.Fprintf(w, "%-8s  %-5s  %s  %s\n", does, k.Algorithm, k.ID, k.File)
+				}
+			})
+		},
+	})
+	return cmd
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"portcullis/gateway"
+)
+
+// The README is held against what it describes.
+
+func readme(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestReadmeRoad runs the README's lines in a shell, against real servers.
+func TestReadmeRoad(t *testing.T) {
+	for _, tool := range []string{"bash", "curl", "jq"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s is not installed: skipped", tool)
+		}
+	}
+	block := regexp.MustCompile("(?s)```sh\n(.*?)```").FindStringSubmatch(readme(t))
+	if block == nil {
+		t.Fatal("the README has no sh block")
+	}
+	dir := t.TempDir()
+	edge, operators, tasks := freeAddr(t), freeAddr(t), freeAddr(t)
+	env := append(os.Environ(),
+		"GATEWAY_LISTEN="+edge, "GATEWAY_ADMIN_LISTEN="+operators, "GATEWAY_UPSTREAMS_TASKS_TARGETS=http://"+tasks,
+		"GATEWAY_IDENTITY_STORE=file:"+filepath.Join(dir, "identity.db"), "GATEWAY_IDENTITY_TOKENS_KEYS="+filepath.Join(dir, "keys"),
+		"GATEWAY_IDENTITY_PASSWORD_COST=4",
+		"TASKS_LISTEN="+tasks, "TASKS_STORE=file:"+filepath.Join(dir, "tasks.db"), "TASKS_JWKS=http://"+edge+jwksPath)
+	var log lockedBuffer
+	background(t, env, &log, "taskmanager")
+	background(t, env, &log, "gateway", "serve", "-c", "../../gateway.yaml", "--create-admin")
+	password := waitFor(t, &log, `password +(\S+)`)
+	waitFor(t, &log, `serving`)
+	proxy := newDescribedProxy("http://" + edge)
+	t.Cleanup(func() { proxy.finish(func(problem string) { t.Error(problem) }) })
+
+	// What a reader does by hand: the token of the mail goes into RESET.
+	script, afterMail, ok := strings.Cut(block[1], "RESET=the-token-in-the-link\n")
+	if !ok {
+		t.Fatal("the README's lines do not reset a password any more")
+	}
+	host := strings.TrimPrefix(proxy.URL, "http://")
+	runLines(t, dir, host, "ADMIN_PASSWORD="+password+"\n"+script)
+	token := waitFor(t, &log, `reset\?token=(\S+)`)
+	runLines(t, dir, host, "RESET="+token+"\n"+afterMail)
+}
+
+// runLines runs shell lines in one shell. What a command prints must hold the
+// text of the comment "# → …" behind it.
+func runLines(t *testing.T, dir, host, lines string) {
+	t.Helper()
+	var script strings.Builder
+	script.WriteString("set -euo pipefail\n")
+	var want []string
+	part := ""
+	for line := range strings.Lines(strings.ReplaceAll(lines, "localhost:8080", host)) {
+		text, expects := strings.CutPrefix(line, "# → ")
+		if !expects {
+			part += line
+			continue
+		}
+		fmt.Fprintf(&script, "{\n%s} >out.%d\n", part, len(want))
+		want, part = append(want, strings.TrimSpace(text)), ""
+	}
+	script.WriteString(part)
+	shell := exec.Command("bash", "-c", script.String())
+	shell.Dir = dir
+	if out, err := shell.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s\n%s", err, out, script.String())
+	}
+	if len(want) == 0 {
+		t.Fatal("no line says what to expect")
+	}
+	for i, text := range want {
+		got, err := os.ReadFile(filepath.Join(dir, fmt.Sprintf("out.%d", i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(got), text) {
+			t.Errorf("want %s, got\n%s", text, got)
+		}
+	}
+}
+
+func TestReadmeHasTheRefusals(t *testing.T) {
+	want := gateway.RefusalTable()
+	_, rest, _ := strings.Cut(readme(t), "<!-- refusals: begin -->\n")
+	if got, _, ok := strings.Cut(rest, "<!-- refusals: end -->"); !ok || got != want {
+		t.Errorf("the README's table of refusals is out of date; it should be\n%s", want)
+	}
+}
+
+// background runs a command until the test ends.
+func background(t *testing.T, env []string, log *lockedBuffer, name string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Env, cmd.Stdout, cmd.Stderr = env, log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, log)
+		}
+	})
+}
+
+// waitFor waits until the log matches, and returns the pattern's last group.
+func waitFor(t *testing.T, log *lockedBuffer, pattern string) string {
+	t.Helper()
+	re := regexp.MustCompile(pattern)
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if m := re.FindStringSubmatch(log.String()); m != nil {
+			return m[len(m)-1]
+		}
+	}
+	t.Fatalf("the log does not come to %s:\n%s", pattern, log)
+	return ""
+}
+
+// lockedBuffer is a log that is written and read at once.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"portcullis/config"
+	"portcullis/gateway"
+)
+
+func newServe(s *shared) *cobra.Command {
+	var createAdmin bool
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the gateway",
+		Long: `Run the gateway until it gets SIGINT or SIGTERM; requests under way are answered first.
+
+SIGHUP, or a changed configuration or policy file, is a reload: if anything about the new
+files is wrong, the old configuration stays and the log says why.`,
+		Example: `  gateway serve -c gateway.yaml
+  GATEWAY_IDENTITY_STORE=mongodb://127.0.0.1:27017/portcullis gateway serve`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), s, createAdmin) },
+	}
+	cmd.Flags().BoolVar(&createAdmin, "create-admin", false, "if there is no administrator yet, create one and print the password once")
+	return cmd
+}
+
+// serve wires the gateway and runs it until ctx ends.
+func serve(ctx context.Context, s *shared, createAdmin bool) error {
+	cfg, err := s.load()
+	if err != nil {
+		return err
+	}
+	log := newLogger(cfg, s.stderr)
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	accounts, err := openAccounts(ctx, cfg, log, s.stderr)
+	if err != nil {
+		return err
+	}
+	defer accounts.close(log)
+	accounts.register(metrics)
+	state, err := buildState(cfg, accounts)
+	if err != nil {
+		return err
+	}
+	var admin *credentials
+	if createAdmin {
+		if admin, err = accounts.firstAdministrator(ctx, cfg); err != nil {
+			return err
+		}
+	}
+
+	edge, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("listening for clients: %w", err)
+	}
+	g := gateway.New(gateway.Config{
+		HeaderBytes:   int(cfg.Limits.HeaderBytes),
+		HeaderTimeout: cfg.Limits.HeaderTimeout,
+		IdleTimeout:   cfg.Limits.IdleTimeout,
+		Log:           log,
+		Metrics:       metrics,
+	}, state)
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var run errgroup.Group
+	run.Go(func() error { accounts.service.Run(background); return nil })
+	run.Go(func() error { accounts.revocations.Run(background); return nil })
+	run.Go(func() error {
+		hangup := make(chan os.Signal, 1)
+		signal.Notify(hangup, syscall.SIGHUP)
+		defer signal.Stop(hangup)
+		(&reloader{shared: s, running: cfg, accounts: accounts, gateway: g, log: log}).run(background, hangup)
+		return nil
+	})
+	var operators *http.Server
+	if cfg.Admin.Listen != "" {
+		ln, err := net.Listen("tcp", cfg.Admin.Listen)
+		if err != nil {
+			return errors.Join(fmt.Errorf("listening for operators: %w", err), edge.Close())
+		}
+		operators = &http.Server{Handler: g.AdminHandler(metrics), ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
+		run.Go(func() error { return ignoreClosed(operators.Serve(ln)) })
+	}
+	failed := make(chan error, 1)
+	run.Go(func() error {
+		err := g.Serve(edge)
+		failed <- err
+		return err
+	})
+	s.welcome(cfg, admin)
+	log.Info("serving", "listen", edge.Addr().String(), "admin", cfg.Admin.Listen, "policy", cfg.Policy.File, "version", version().Version)
+
+	select {
+	case <-ctx.Done():
+	case err := <-failed:
+		stop()
+		return errors.Join(fmt.Errorf("serving: %w", err), closeServer(operators), run.Wait())
+	}
+	log.Info("draining", "timeout", cfg.ShutdownTimeout.String())
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.ShutdownTimeout)
+	defer cancel()
+	err = g.Shutdown(drain)
+	stop()
+	err = errors.Join(err, closeServer(operators), run.Wait())
+	log.Info("stopped")
+	return err
+}
+
+func closeServer(server *http.Server) error {
+	if server == nil {
+		return nil
+	}
+	return server.Close()
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// welcome tells whoever started the gateway where to go.
+func (s *shared) welcome(cfg *config.Config, admin *credentials) {
+	host, port, _ := net.SplitHostPort(cfg.Listen)
+	if host == "" || net.ParseIP(host).IsUnspecified() {
+		host = "localhost"
+	}
+	at := "http://" + net.JoinHostPort(host, port)
+	var b strings.Builder
+	fmt.Fprintf(&b, "\nPortcullis is at   %s\n", at)
+	fmt.Fprintf(&b, "try the API at     %s%s/docs\n", at, cfg.Identity.Prefix)
+	if cfg.Admin.Listen != "" {
+		fmt.Fprintf(&b, "for operators      http://%s/readyz\n", cfg.Admin.Listen)
+	}
+	if admin != nil {
+		fmt.Fprintf(&b, "\nThe first administrator was created. This is shown once:\n  username   %s\n  password   %s\n", admin.username, admin.password)
+	}
+	fmt.Fprintln(s.stdout, b.String())
+}

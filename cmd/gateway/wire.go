@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"portcullis/config"
+	"portcullis/gateway"
+	"portcullis/identity"
+	"portcullis/identity/boltstore"
+	"portcullis/identity/mongostore"
+	"portcullis/policy"
+)
+
+// The wiring: the one place where the names of gateway.yaml meet those of the code.
+
+// load reads the configuration. What is wrong with it is shown as it is.
+func (s *shared) load() (*config.Config, error) {
+	cfg, err := config.Load(s.config, s.env)
+	var problems *config.Error
+	if errors.As(err, &problems) {
+		return nil, fmt.Errorf("the configuration cannot be used:\n%w", problems)
+	}
+	return cfg, err
+}
+
+func newLogger(cfg *config.Config, to io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: cfg.Log.Level}
+	if cfg.Log.Format == "text" {
+		return slog.New(slog.NewTextHandler(to, options))
+	}
+	return slog.New(slog.NewJSONHandler(to, options))
+}
+
+// accounts is the identity side, opened.
+type accounts struct {
+	store       identity.Store
+	tokens      *identity.Tokens
+	revocations *identity.Revocations
+	service     *identity.Service
+}
+
+// openAccounts opens the store and everything around it. Mails of the log driver
+// go to mails.
+func openAccounts(ctx context.Context, cfg *config.Config, log *slog.Logger, mails io.Writer) (*accounts, error) {
+	id := cfg.Identity
+	keys, err := identity.OpenKeyring(id.Tokens.Keys, identity.Algorithm(id.Tokens.Algorithm))
+	if err != nil {
+		return nil, err
+	}
+	workers := id.Password.Workers
+	if workers == 0 {
+		workers = max(1, runtime.NumCPU()/2) // the other half is for everything else
+	}
+	hasher, err := identity.NewHasher(identity.PasswordConfig{Hash: id.Password.Hash, Cost: id.Password.Cost, Workers: workers, Queue: id.Password.Queue})
+	if err != nil {
+		return nil, err
+	}
+	mailer, err := newMailer(id.Mail, mails)
+	if err != nil {
+		return nil, err
+	}
+	rules, err := loadPolicy(cfg)
+	if err != nil {
+		return nil, err
+	}
+	a := &accounts{}
+	if a.store, err = openStore(ctx, id.Store); err != nil {
+		return nil, err
+	}
+	staleness := id.Revocation.MaxStaleness
+	if id.Revocation.OnStoreLoss == "serve" {
+		staleness = 0
+	}
+	a.revocations = identity.NewRevocations(identity.RevocationConfig{Poll: id.Revocation.Poll, MaxStaleness: staleness}, a.store, log)
+	if err := a.revocations.Sync(ctx, time.Now()); err != nil {
+		return nil, errors.Join(fmt.Errorf("reading revocations: %w", err), a.store.Close())
+	}
+	a.tokens = identity.NewTokens(identity.TokensConfig{Issuer: id.Tokens.Issuer, Audience: id.Tokens.Audience, AccessTTL: id.Tokens.AccessTTL}, keys, a.revocations)
+	a.service = identity.NewService(serviceConfig(id), a.store, a.tokens, keys, a.revocations, hasher, rules, mailer, log)
+	return a, nil
+}
+
+func serviceConfig(id config.Identity) identity.Config {
+	return identity.Config{
+		Registration: id.Registration == "open",
+		DefaultRoles: id.DefaultRoles,
+		AdminRoles:   id.AdminRoles,
+		SuperRole:    "superadmin",
+		Passwords:    identity.PasswordRules{MinLength: id.Password.MinLength},
+		RefreshTTL:   id.Tokens.RefreshTTL,
+		RefreshGrace: id.Tokens.RefreshGrace,
+		SessionTTL:   id.SessionTTL,
+		ResetTTL:     id.Reset.TTL,
+		ResetLink:    id.Reset.Link,
+		VerifyTTL:    id.Verify.TTL,
+		VerifyLink:   id.Verify.Link,
+		LoginLimit:   identity.Limit{Attempts: id.LoginLimit.Attempts, Window: id.LoginLimit.Window},
+		AuditTTL:     90 * 24 * time.Hour,
+	}
+}
+
+func openStore(ctx context.Context, at config.Store) (identity.Store, error) {
+	if at.File != "" {
+		return boltstore.Open(at.File)
+	}
+	return mongostore.Open(ctx, at.MongoDB.Reveal())
+}
+
+func newMailer(cfg config.Mail, mails io.Writer) (identity.Mailer, error) {
+	templates, err := identity.LoadTemplates(nil)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Driver == "log" {
+		return &identity.LogMailer{Templates: templates, Out: mails}, nil
+	}
+	return identity.NewSMTPMailer(identity.SMTPConfig{
+		Host: cfg.SMTP.Host, Port: cfg.SMTP.Port, TLS: cfg.SMTP.TLS,
+		Username: cfg.SMTP.Username, Password: cfg.SMTP.Password.Reveal(), From: cfg.From,
+	}, templates)
+}
+
+func (a *accounts) close(log *slog.Logger) {
+	if err := a.store.Close(); err != nil {
+		log.Error("the store did not close well", "error", err)
+	}
+}
+
+func (a *accounts) register(metrics prometheus.Registerer) {
+	metrics.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "portcullis_revocations", Help: "Revocations in memory.",
+		}, func() float64 { return float64(a.revocations.Len()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "portcullis_revocations_staleness_seconds", Help: "Time since the store last told all revocations.",
+		}, func() float64 { return a.revocations.Staleness(time.Now()).Seconds() }),
+	)
+}
+
+// credentials are shown once, to whoever runs the gateway for the first time.
+type credentials struct{ username, password string }
+
+// firstAdministrator creates an administrator if there is none. Of two gateways
+// that start at once on one store, one creates it and shows the password.
+func (a *accounts) firstAdministrator(ctx context.Context, cfg *config.Config) (*credentials, error) {
+	if there, err := a.service.HasAdministrator(ctx); err != nil || there {
+		return nil, err
+	}
+	c := &credentials{"admin", strings.ToLower(rand.Text())}
+	_, err := a.service.CreateUser(ctx, identity.NewUser{
+		Username: c.username, Email: "admin@localhost.localdomain", Password: c.password, Roles: cfg.Identity.AdminRoles[:1],
+	}, identity.Client{})
+	if errors.Is(err, identity.ErrUsernameTaken) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("creating the first administrator: %w", err)
+	}
+	return c, nil
+}
+
+// loadPolicy reads the policy and holds it against its tests, if it has any.
+func loadPolicy(cfg *config.Config) (*policy.Policy, error) {
+	rules, err := policy.Load(cfg.Policy.File)
+	if err != nil {
+		return nil, err
+	}
+	file := policy.SuiteFile(cfg.Policy.File)
+	if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) {
+		return rules, nil
+	}
+	suite, err := policy.LoadSuite(file)
+	if err != nil {
+		return nil, err
+	}
+	report, err := suite.Run(rules)
+	if err != nil {
+		return nil, err
+	}
+	if len(report.Failures()) > 0 {
+		return nil, fmt.Errorf("the policy fails its tests:\n%v", report)
+	}
+	return rules, nil
+}
+
+// buildState makes everything that is swapped together, or says all that is wrong.
+func buildState(cfg *config.Config, a *accounts) (*gateway.State, error) {
+	rules, err := loadPolicy(cfg)
+	if err != nil {
+		return nil, err
+	}
+	sc := gateway.StateConfig{
+		Policy:         rules,
+		Identity:       a.service.With(serviceConfig(cfg.Identity), rules),
+		Prefix:         cfg.Identity.Prefix,
+		TrustedProxies: cfg.TrustedProxies,
+	}
+	for name, u := range cfg.Upstreams {
+		uc := gateway.UpstreamConfig{
+			Name: name, Targets: u.Targets, LeastConnections: u.Balance == "least_connections",
+			ConnectTimeout: u.ConnectTimeout, HeaderTimeout: u.HeaderTimeout, IdleTimeout: u.IdleTimeout,
+			HealthPath: u.Health.Path, HealthInterval: u.Health.Interval, HealthTimeout: u.Health.Timeout,
+		}
+		if u.OpenAPI != "" {
+			if uc.OpenAPI, err = os.ReadFile(u.OpenAPI); err != nil {
+				return nil, fmt.Errorf("upstream %s: its API description: %w", name, err)
+			}
+		}
+		sc.Upstreams = append(sc.Upstreams, uc)
+	}
+	slices.SortFunc(sc.Upstreams, func(a, b gateway.UpstreamConfig) int { return strings.Compare(a.Name, b.Name) })
+	for _, r := range cfg.Routes {
+		sc.Routes = append(sc.Routes, gateway.RouteConfig{
+			Path: r.Path, Upstream: r.Upstream, PassAuthorization: r.PassAuthorization, MaxBody: r.MaxBody, HeaderTimeout: r.HeaderTimeout,
+		})
+	}
+	return gateway.NewState(sc)
+}

@@ -1,0 +1,438 @@
+package gateway
+
+import (
+	"context"
+	"encoding/base64"
+	"net/http"
+	"time"
+
+	"portcullis/identity"
+)
+
+// The identity endpoints: decode, call, encode. What they mean is package
+// identity's; who may call them is the policy's.
+
+func accountEndpoints() []endpoint {
+	return []endpoint{
+		{"POST", "/register", true, register},
+		{"POST", "/login", false, login},
+		{"POST", "/refresh", false, refresh},
+		{"POST", "/logout", true, logout},
+		{"POST", "/forgot-password", false, forgotPassword},
+		{"POST", "/reset-password", false, resetPassword},
+		{"POST", "/verify-email", false, verifyEmail},
+		{"GET", "/me", true, getMe},
+		{"PATCH", "/me", true, patchMe},
+		{"PUT", "/me/password", true, changePassword},
+		{"GET", "/me/sessions", true, listSessions},
+		{"DELETE", "/me/sessions/:id", true, deleteSession},
+	}
+}
+
+func adminEndpoints() []endpoint {
+	return []endpoint{
+		{"GET", "/users", true, listUsers},
+		{"GET", "/users/:id", true, getUser},
+		{"PATCH", "/users/:id", true, patchUser},
+		{"DELETE", "/users/:id", true, deleteUser},
+		{"POST", "/users/:id/logout", true, logoutUser},
+		{"GET", "/audit", true, listAudit},
+	}
+}
+
+// userBody is a user on the wire; never a hash.
+type userBody struct {
+	ID            string    `json:"id"`
+	Username      string    `json:"username"`
+	Email         string    `json:"email"`
+	EmailVerified bool      `json:"email_verified"`
+	Roles         []string  `json:"roles"`
+	IsActive      bool      `json:"is_active"`
+	Tenant        string    `json:"tenant"`
+	CreatedAt     time.Time `json:"created_at"`
+}
+
+func newUserBody(u identity.User) userBody {
+	return userBody{u.ID, u.Username, u.Email, u.EmailVerified, u.Roles, u.Active, u.Tenant, u.CreatedAt}
+}
+
+// tokenBody is RFC 6749 §5.1 with the lifetime of the refresh token.
+type tokenBody struct {
+	AccessToken      string `json:"access_token"`
+	TokenType        string `json:"token_type"`
+	ExpiresIn        int    `json:"expires_in"`
+	RefreshToken     string `json:"refresh_token"`
+	RefreshExpiresIn int    `json:"refresh_expires_in"`
+}
+
+func newTokenBody(g identity.Grant) tokenBody {
+	return tokenBody{g.AccessToken, "Bearer", int(g.AccessExpiresIn.Seconds()), g.RefreshToken, int(g.RefreshExpiresIn.Seconds())}
+}
+
+type sessionBody struct {
+	ID        string    `json:"id"`
+	Current   bool      `json:"current"`
+	UserAgent string    `json:"user_agent"`
+	IP        string    `json:"ip"`
+	CreatedAt time.Time `json:"created_at"`
+	LastUsed  time.Time `json:"last_used"`
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
+// page is a part of a list; next_cursor is "" in the last one.
+type page[T any] struct {
+	Items      []T    `json:"items"`
+	NextCursor string `json:"next_cursor"`
+}
+
+func register(ctx context.Context, c *call) error {
+	var in struct {
+		Username string `json:"username"`
+		Email    string `json:"email"`
+		Password string `json:"password"`
+		Role     string `json:"role"`
+	}
+	if err := c.decode(&in); err != nil {
+		return err
+	}
+	if err := required("username", in.Username, "email", in.Email, "password", in.Password); err != nil {
+		return err
+	}
+	u, err := c.st.identity.Register(ctx, identity.Registration(in), c.principal, c.client())
+	if err != nil {
+		return err
+	}
+	return c.reply(http.StatusCreated, newUserBody(u))
+}
+
+// login accepts JSON, and the form of OAuth 2's password grant so that the
+// clients and tools that speak it work.
+func login(ctx context.Context, c *call) error {
+	var in struct {
+		Username string `json:"username"`
+		Password string `json:"password"`
+	}
+	if c.mediaType() == "application/x-www-form-urlencoded" {
+		form, err := c.form()
+		if err != nil {
+			return err
+		}
+		if g := form.Get("grant_type"); g != "" && g != "password" {
+			return &refusal{code: codeValidationFailed, fields: []fieldProblem{{"grant_type", `must be "password"`}}}
+		}
+		in.Username, in.Password = form.Get("username"), form.Get("password")
+	} else if err := c.decode(&in); err != nil {
+		return err
+	}
+	if err := required("username", in.Username, "password", in.Password); err != nil {
+		return err
+	}
+	grant, err := c.st.identity.Login(ctx, in.Username, in.Password, c.client())
+	if err != nil {
+		return err
+	}
+	c.event.userID, c.event.sessionID = grant.User.ID, grant.SessionID
+	return c.reply(http.StatusOK, newTokenBody(grant))
+}
+
+func refresh(ctx context.Context, c *call) error {
+	var in struct {
+		RefreshToken string `json:"refresh_token"`
+	}
+	if err := c.decode(&in); err != nil {
+		return err
+	}
+	if err := required("refresh_token", in.RefreshToken); err != nil {
+		return err
+	}
+	grant, err := c.st.identity.Refresh(ctx, in.RefreshToken, c.client())
+	if err != nil {
+		return refreshRefusal(err)
+	}
+	c.event.userID, c.event.sessionID = grant.User.ID, grant.SessionID
+	return c.reply(http.StatusOK, newTokenBody(grant))
+}
+
+// refreshRefusal tells a bad refresh token from a bad access token, which have
+// the same cause and another way out.
+func refreshRefusal(err error) error {
+	r := asRefusal(err)
+	if r.code == codeInvalidToken {
+		r.code = codeInvalidRefresh
+	}
+	return r
+}
+
+func logout(ctx context.Context, c *call) error {
+	p, err := c.caller()
+	if err != nil {
+		return err
+	}
+	scope := identity.LogoutScope(c.ctx.QueryArgs().Peek("scope"))
+	if scope == "" {
+		scope = identity.LogoutLocal
+	}
+	if err := c.st.identity.Logout(ctx, p, scope, c.client()); err != nil {
+		return err
+	}
+	return c.done(http.StatusNoContent)
+}
+
+func forgotPassword(ctx context.Context, c *call) error {
+	var in struct {
+		Email string `json:"email"`
+	}
+	if err := c.decode(&in); err != nil {
+		return err
+	}
+	if err := c.st.identity.Forgot(ctx, in.Email, c.client()); err != nil {
+		return err
+	}
+	return c.reply(http.StatusAccepted, map[string]string{"detail": "If the address belongs to an account, a mail is on its way."})
+}
+
+func resetPassword(ctx context.Context, c *call) error {
+	var in struct {
+		Token       string `json:"token"`
+		NewPassword string `json:"new_password"`
+	}
+	if err := c.decode(&in); err != nil {
+		return err
+	}
+	if err := required("token", in.Token, "new_password", in.NewPassword); err != nil {
+		return err
+	}
+	if err := c.st.identity.Reset(ctx, in.Token, in.NewPassword, c.client()); err != nil {
+		return err
+	}
+	return c.done(http.StatusNoContent)
+}
+
+func verifyEmail(ctx context.Context, c *call) error {
+	var in struct {
+		Token string `json:"token"`
+	}
+	if err := c.decode(&in); err != nil {
+		return err
+	}
+	if err := required("token", in.Token); err != nil {
+		return err
+	}
+	if err := c.st.identity.VerifyEmail(ctx, in.Token, c.client()); err != nil {
+		return err
+	}
+	return c.done(http.StatusNoContent)
+}
+
+func getMe(ctx context.Context, c *call) error {
+	p, err := c.caller()
+	if err != nil {
+		return err
+	}
+	u, err := c.st.identity.Me(ctx, p)
+	if err != nil {
+		return err
+	}
+	return c.reply(http.StatusOK, newUserBody(u))
+}
+
+func patchMe(ctx context.Context, c *call) error {
+	p, err := c.caller()
+	if err != nil {
+		return err
+	}
+	var in struct {
+		Username *string `json:"username"`
+		Email    *string `json:"email"`
+	}
+	if err := c.decode(&in); err != nil {
+		return err
+	}
+	u, err := c.st.identity.UpdateMe(ctx, p, identity.Profile(in), c.client())
+	if err != nil {
+		return err
+	}
+	return c.reply(http.StatusOK, newUserBody(u))
+}
+
+func changePassword(ctx context.Context, c *call) error {
+	p, err := c.caller()
+	if err != nil {
+		return err
+	}
+	var in struct {
+		CurrentPassword string `json:"current_password"`
+		NewPassword     string `json:"new_password"`
+	}
+	if err := c.decode(&in); err != nil {
+		return err
+	}
+	if err := required("current_password", in.CurrentPassword, "new_password", in.NewPassword); err != nil {
+		return err
+	}
+	if err := c.st.identity.ChangePassword(ctx, p, in.CurrentPassword, in.NewPassword, c.client()); err != nil {
+		return err
+	}
+	return c.done(http.StatusNoContent)
+}
+
+func listSessions(ctx context.Context, c *call) error {
+	p, err := c.caller()
+	if err != nil {
+		return err
+	}
+	sessions, err := c.st.identity.Sessions(ctx, p)
+	if err != nil {
+		return err
+	}
+	out := page[sessionBody]{Items: make([]sessionBody, 0, len(sessions))}
+	for _, s := range sessions {
+		out.Items = append(out.Items, sessionBody{s.ID, s.ID == p.SessionID, s.UserAgent, s.IP, s.CreatedAt, s.RotatedAt, s.ExpiresAt})
+	}
+	return c.reply(http.StatusOK, out)
+}
+
+func deleteSession(ctx context.Context, c *call) error {
+	p, err := c.caller()
+	if err != nil {
+		return err
+	}
+	if err := c.st.identity.EndSession(ctx, p, c.params[0], c.client()); err != nil {
+		return err
+	}
+	return c.done(http.StatusNoContent)
+}
+
+func listUsers(ctx context.Context, c *call) error {
+	p, err := c.caller()
+	if err != nil {
+		return err
+	}
+	limit, err := c.limit()
+	if err != nil {
+		return err
+	}
+	cursor, err := c.cursor()
+	if err != nil {
+		return err
+	}
+	users, next, err := c.st.identity.Users(ctx, p, string(c.ctx.QueryArgs().Peek("q")), cursor, limit)
+	if err != nil {
+		return err
+	}
+	out := page[userBody]{Items: make([]userBody, 0, len(users)), NextCursor: encodeCursor(next)}
+	for _, u := range users {
+		out.Items = append(out.Items, newUserBody(u))
+	}
+	return c.reply(http.StatusOK, out)
+}
+
+func getUser(ctx context.Context, c *call) error {
+	p, err := c.caller()
+	if err != nil {
+		return err
+	}
+	u, err := c.st.identity.UserByID(ctx, p, c.params[0])
+	if err != nil {
+		return err
+	}
+	return c.reply(http.StatusOK, newUserBody(u))
+}
+
+func patchUser(ctx context.Context, c *call) error {
+	p, err := c.caller()
+	if err != nil {
+		return err
+	}
+	var in struct {
+		Roles    *[]string `json:"roles"`
+		IsActive *bool     `json:"is_active"`
+		Email    *string   `json:"email"`
+		Tenant   *string   `json:"tenant"`
+	}
+	if err := c.decode(&in); err != nil {
+		return err
+	}
+	u, err := c.st.identity.UpdateUser(ctx, p, c.params[0], identity.Change{Roles: in.Roles, Active: in.IsActive, Email: in.Email, Tenant: in.Tenant}, c.client())
+	if err != nil {
+		return err
+	}
+	return c.reply(http.StatusOK, newUserBody(u))
+}
+
+func deleteUser(ctx context.Context, c *call) error {
+	p, err := c.caller()
+	if err != nil {
+		return err
+	}
+	if err := c.st.identity.DeleteUser(ctx, p, c.params[0], c.client()); err != nil {
+		return err
+	}
+	return c.done(http.StatusNoContent)
+}
+
+func logoutUser(ctx context.Context, c *call) error {
+	p, err := c.caller()
+	if err != nil {
+		return err
+	}
+	if err := c.st.identity.LogoutUser(ctx, p, c.params[0], c.client()); err != nil {
+		return err
+	}
+	return c.done(http.StatusNoContent)
+}
+
+type auditBody struct {
+	ID        string            `json:"id"`
+	At        time.Time         `json:"at"`
+	Event     string            `json:"event"`
+	Tenant    string            `json:"tenant"`
+	UserID    string            `json:"user_id"`
+	ActorID   string            `json:"actor_id"`
+	SessionID string            `json:"session_id"`
+	IP        string            `json:"ip"`
+	RequestID string            `json:"request_id"`
+	Details   map[string]string `json:"details"`
+}
+
+func listAudit(ctx context.Context, c *call) error {
+	p, err := c.caller()
+	if err != nil {
+		return err
+	}
+	limit, err := c.limit()
+	if err != nil {
+		return err
+	}
+	cursor, err := c.cursor()
+	if err != nil {
+		return err
+	}
+	args := c.ctx.QueryArgs()
+	records, err := c.st.identity.Audit(ctx, p, identity.AuditQuery{
+		UserID: string(args.Peek("user_id")), Event: string(args.Peek("event")), Before: cursor, Limit: limit,
+	})
+	if err != nil {
+		return err
+	}
+	out := page[auditBody]{Items: make([]auditBody, 0, len(records))}
+	for _, r := range records {
+		out.Items = append(out.Items, auditBody{r.ID, r.At, r.Event, r.Tenant, r.UserID, r.ActorID, r.SessionID, r.IP, r.RequestID, r.Details})
+	}
+	if len(records) == limit {
+		out.NextCursor = encodeCursor(records[limit-1].ID)
+	}
+	return c.reply(http.StatusOK, out)
+}
+
+// Cursors are opaque so that nobody builds on what they hold.
+
+func encodeCursor(key string) string { return base64.RawURLEncoding.EncodeToString([]byte(key)) }
+
+func (c *call) cursor() (string, error) {
+	key, err := base64.RawURLEncoding.DecodeString(string(c.ctx.QueryArgs().Peek("cursor")))
+	if err != nil || len(key) > 512 {
+		return "", &refusal{code: codeValidationFailed, fields: []fieldProblem{{"cursor", "must be a next_cursor of an earlier page"}}}
+	}
+	return string(key), nil
+}

@@ -1,0 +1,62 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// readiness is what /readyz answers with.
+type readiness struct {
+	Ready    bool   `json:"ready"`
+	Draining bool   `json:"draining"`
+	Store    string `json:"store"` // "ok" or "unavailable"
+	Policy   string `json:"policy_revision"`
+	// ReloadError is why the last reload kept the old configuration; "" if it did not.
+	ReloadError string `json:"reload_error,omitempty"`
+}
+
+// AdminHandler is what operators and orchestrators ask, on a listener of its
+// own: it must never be reachable from the edge.
+func (g *Gateway) AdminHandler(metrics prometheus.Gatherer) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte("ok\n")) // a client that has left needs no answer
+	})
+	mux.HandleFunc("GET /readyz", g.readyz)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+// readyz says whether new requests should come here. A store that is away does
+// not make the gateway unready: what is proxied goes on without it.
+func (g *Gateway) readyz(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
+	defer cancel()
+	st := g.state.Load()
+	answer := readiness{Draining: g.draining.Load(), Store: "ok", Policy: st.policy.Revision()}
+	answer.Ready = !answer.Draining
+	if err := st.identity.Ready(ctx); err != nil {
+		answer.Store = "unavailable"
+	}
+	if e := g.reloadError.Load(); e != nil {
+		answer.ReloadError = *e
+	}
+	status := http.StatusOK
+	if !answer.Ready {
+		status = http.StatusServiceUnavailable
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.MarshalWrite(w, answer) // a client that has left needs no answer
+}

@@ -1,0 +1,94 @@
+package gateway
+
+import (
+	"strings"
+	"sync"
+	"time"
+
+	"portcullis/identity"
+)
+
+// assertions keeps what upstreams are told of a caller, ready to be sent, so that
+// a signature is made once for a token and upstream and not once for a request.
+// It belongs to one State, because permissions follow from the policy, and it can
+// outlive nothing: a token that is refused never gets here.
+type assertions struct {
+	mu         sync.RWMutex
+	young, old map[assertionKey]*callerFields
+}
+
+// assertionKey names the token by the Principal that it proved: one for a token,
+// shared by all its requests.
+type assertionKey struct {
+	principal *identity.Principal
+	audience  string
+}
+
+// callerFields are field lines, and when to make them anew.
+type callerFields struct {
+	lines []byte
+	renew time.Time
+}
+
+// maxAssertions bounds one of the two generations; about 2 kB each.
+const maxAssertions = 16384
+
+func newAssertions() *assertions {
+	return &assertions{young: map[assertionKey]*callerFields{}}
+}
+
+// fields returns the lines that tell an upstream who p is. Assertions are
+// renewed after 80 % of their life, so that an upstream never gets one that is
+// about to end.
+func (a *assertions) fields(s *State, p *identity.Principal, audience string, now time.Time) ([]byte, error) {
+	key := assertionKey{p, audience}
+	a.mu.RLock()
+	f, ok := a.young[key]
+	if !ok {
+		f, ok = a.old[key]
+	}
+	a.mu.RUnlock()
+	if ok && now.Before(f.renew) {
+		return f.lines, nil
+	}
+	permissions := s.policy.Permissions(p.Roles)
+	assertion, expires, err := s.identity.Tokens().Assert(p, audience, permissions)
+	if err != nil {
+		return nil, err
+	}
+	f = &callerFields{lines: appendCaller(nil, p, permissions, assertion), renew: now.Add(expires.Sub(now) * 8 / 10)}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.young) >= maxAssertions {
+		a.old, a.young = a.young, map[assertionKey]*callerFields{}
+	}
+	a.young[key] = f
+	return f.lines, nil
+}
+
+// appendCaller writes the fields of the contract, "What an upstream receives".
+func appendCaller(dst []byte, p *identity.Principal, permissions []string, assertion string) []byte {
+	dst = appendField(dst, fieldUserID, p.UserID)
+	dst = appendField(dst, fieldUserName, p.Username)
+	dst = appendField(dst, fieldUserEmail, p.Email)
+	dst = appendField(dst, fieldUserRoles, strings.Join(p.Roles, ","))
+	dst = appendField(dst, fieldUserPermissions, strings.Join(permissions, ","))
+	if p.Tenant != "" {
+		dst = appendField(dst, fieldUserTenant, p.Tenant)
+	}
+	dst = appendField(dst, fieldSessionID, p.SessionID)
+	return appendField(dst, fieldAssertion, assertion)
+}
+
+// appendField writes one field line. A value that could end the line was refused
+// where it was chosen; should one get here, it says nothing rather than a second
+// field.
+func appendField(dst []byte, name, value string) []byte {
+	if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+		value = ""
+	}
+	dst = append(dst, name...)
+	dst = append(dst, ": "...)
+	dst = append(dst, value...)
+	return append(dst, "\r\n"...)
+}

@@ -1,0 +1,434 @@
+package gateway
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+const (
+	interimContinue = "HTTP/1.1 100 Continue\r\n\r\n"
+
+	// How long, and how much, a closing connection goes on reading what the
+	// client is still sending, so that the answer is not lost to a reset.
+	lingerTime = 2 * time.Second
+	lingerSize = 64 << 20
+)
+
+// errConnEnded is what the server sees when it writes to a connection whose
+// exchange was cut: there must be no second answer on it.
+var errConnEnded = errors.New("the exchange on this connection was cut")
+
+// clientListener accepts connections as clientConns: the server that serves
+// forward has to listen through one. It goes outermost, around TLS.
+type clientListener struct{ net.Listener }
+
+func newClientListener(ln net.Listener) net.Listener { return clientListener{ln} }
+
+func (l clientListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c := &clientConn{Conn: conn}
+	if t, ok := conn.(tlsState); ok {
+		c.tls = true
+		return &tlsClientConn{clientConn: c, tlsState: t}, nil
+	}
+	return c, nil
+}
+
+// tlsState is how fasthttp knows a TLS connection.
+type tlsState interface {
+	Handshake() error
+	ConnectionState() tls.ConnectionState
+}
+
+type tlsClientConn struct {
+	*clientConn
+	tlsState
+}
+
+// clientConn is a client's connection as fasthttp's server sees it. It lets
+// forward do four things for which that server has no means:
+//
+//   - write an answer to the wire itself, as the upstream wrote it and when the
+//     upstream wrote it; the server's own idea of the answer is dropped;
+//   - notice that the client leaves while the handler runs;
+//   - hold back "100 Continue" until the upstream has asked for the body;
+//   - close without destroying an answer that the client has not read yet.
+//
+// It also makes deadlines cheap: one that is moved further away is only
+// remembered, and is looked up when the one that was set before fires.
+//
+// Writing straight to the connection keeps answers in order only if the server
+// holds back none of its own for a pipelining client, so the server has to run
+// with ReduceMemoryUsage (which also is what releases its write buffers).
+//
+// Its methods are for the goroutine that serves the connection, except where
+// noted.
+type clientConn struct {
+	net.Conn
+	tls bool
+
+	// What the server was told to do with its next write or read.
+	placeholder bool // the next write is an answer that forward has given already
+	ended       bool // nothing may be written any more
+	held        bool // the client waits for "100 Continue", and must not get it yet
+	linger      bool // close only after reading what the client still sends
+	reset       bool // close with a reset
+
+	writeIdle  time.Duration // forward's limit for a write that makes no progress
+	writeWant  time.Time     // the server's deadline for writes; zero for none
+	writeArmed time.Time     // what Conn was told
+
+	closed  atomic.Bool
+	readErr error // why the last read failed, if it did
+
+	mu        sync.Mutex // guards what follows: the watch and abortRead are other goroutines
+	readWant  time.Time
+	readArmed time.Time
+	readIdle  time.Duration // if set, readWant moves on by it as long as bytes come
+	moved     bool          // bytes came since readWant was set
+	aborted   bool
+	unwatched bool // the watch has to end
+	pushed    []byte
+	pushedBuf [1]byte
+	watched   chan struct{} // closed when the watch has ended; nil without one
+}
+
+// clientConnOf returns the connection of a request, or nil if it was not
+// accepted by a clientListener.
+func clientConnOf(ctx *fasthttp.RequestCtx) *clientConn {
+	switch c := ctx.Conn().(type) {
+	case *clientConn:
+		return c
+	case *tlsClientConn:
+		return c.clientConn
+	}
+	return nil
+}
+
+// Read implements net.Conn. One goroutine at a time may call it; it need not be
+// the one that serves the connection.
+func (c *clientConn) Read(p []byte) (int, error) {
+	if c.held {
+		// The server tries to fetch the beginning of a body that the client
+		// holds back. To this error it reacts by leaving the body for the
+		// handler to read, which is what forward needs. Any other reader is told
+		// that there is no body to be had, and the connection ends.
+		return 0, fasthttp.ErrBodyTooLarge
+	}
+	if c.pushed != nil && len(p) > 0 {
+		n := copy(p, c.pushed)
+		c.pushed = nil
+		return n, nil
+	}
+	for {
+		n, err := c.Conn.Read(p)
+		if err == nil {
+			if c.readIdle > 0 {
+				c.moved = true
+			}
+			return n, nil
+		}
+		if n > 0 || !isTimeout(err) || !c.extendRead() {
+			c.readErr = err
+			return n, err
+		}
+	}
+}
+
+// extendRead is asked when a read's deadline has fired, and reports whether that
+// was one that has been moved meanwhile.
+func (c *clientConn) extendRead() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.aborted {
+		return false
+	}
+	now := time.Now()
+	if c.readIdle > 0 && c.moved {
+		c.moved = false
+		c.readWant = now.Add(c.readIdle)
+	}
+	if !c.readWant.IsZero() && !now.Before(c.readWant) {
+		return false
+	}
+	c.readArmed = c.readWant
+	return c.Conn.SetReadDeadline(c.readArmed) == nil
+}
+
+// SetReadDeadline implements net.Conn.
+func (c *clientConn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.readIdle = 0
+	c.readWant = t
+	if t.IsZero() || !c.readArmed.IsZero() && !t.Before(c.readArmed) {
+		return nil
+	}
+	c.readArmed = t
+	return c.Conn.SetReadDeadline(t)
+}
+
+// setReadIdle lets reads go on as long as bytes come at least every idle.
+func (c *clientConn) setReadIdle(idle time.Duration) {
+	_ = c.SetReadDeadline(time.Now().Add(idle)) // a closed connection says so when read
+	c.readIdle = idle
+	c.moved = false
+}
+
+// SetWriteDeadline implements net.Conn.
+func (c *clientConn) SetWriteDeadline(t time.Time) error {
+	c.writeIdle = 0
+	c.writeWant = t
+	if !c.tls && (t.IsZero() || !c.writeArmed.IsZero() && !t.Before(c.writeArmed)) {
+		return nil
+	}
+	c.writeArmed = t
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// SetDeadline implements net.Conn.
+func (c *clientConn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+// Write implements net.Conn for the server's own answers.
+func (c *clientConn) Write(p []byte) (int, error) {
+	switch {
+	case c.ended:
+		return 0, errConnEnded
+	case c.placeholder:
+		return c.dropPlaceholder(p)
+	case c.held && string(p) == interimContinue:
+		return len(p), nil
+	}
+	return c.send(p)
+}
+
+// dropPlaceholder drops the one header block at the beginning of p.
+func (c *clientConn) dropPlaceholder(p []byte) (int, error) {
+	c.placeholder = false
+	end := bytes.Index(p, []byte("\r\n\r\n"))
+	if end < 0 || !bytes.HasPrefix(p, []byte("HTTP/1.1 ")) {
+		c.ended = true
+		return 0, errConnEnded
+	}
+	end += 4
+	if end == len(p) {
+		return len(p), nil
+	}
+	n, err := c.send(p[end:])
+	return n + end, err
+}
+
+// send writes all of p to the wire.
+func (c *clientConn) send(p []byte) (int, error) {
+	if c.writeIdle > 0 && (c.tls || c.writeArmed.IsZero()) {
+		c.writeArmed = time.Now().Add(c.writeIdle)
+		if err := c.Conn.SetWriteDeadline(c.writeArmed); err != nil {
+			return 0, err
+		}
+	}
+	sent := 0
+	for first := true; ; first = false {
+		n, err := c.Conn.Write(p[sent:])
+		sent += n
+		// TLS can't go on after a write that timed out.
+		if err == nil || c.tls || !isTimeout(err) || !c.extendWrite(first || n > 0) {
+			return sent, err
+		}
+	}
+}
+
+// extendWrite is extendRead's like. going is whether the client may still be
+// taking bytes.
+func (c *clientConn) extendWrite(going bool) bool {
+	now := time.Now()
+	switch {
+	case c.writeIdle > 0 && going:
+		c.writeArmed = now.Add(c.writeIdle)
+	case c.writeIdle > 0:
+		return false
+	case c.writeWant.IsZero() || now.Before(c.writeWant):
+		c.writeArmed = c.writeWant
+	default:
+		return false
+	}
+	return c.Conn.SetWriteDeadline(c.writeArmed) == nil
+}
+
+// answered makes the server's answer to the request, which it will write when
+// the handler returns, disappear.
+func (c *clientConn) answered() { c.placeholder = true }
+
+// cut ends the connection in the middle of an answer. hard is for an answer
+// whose end is the end of the connection: only a reset tells the client that it
+// is not whole.
+func (c *clientConn) cut(hard bool) {
+	c.ended = true
+	c.reset = c.reset || hard
+}
+
+// abortRead makes the read that is under way and all later ones fail. It may be
+// called by any goroutine.
+func (c *clientConn) abortRead() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.aborted = true
+	c.readArmed = time.Unix(1, 0)
+	_ = c.Conn.SetReadDeadline(c.readArmed) // fails only if closed, and then reads do too
+}
+
+// watch calls gone, in another goroutine, if the client leaves before unwatch.
+// Nothing else may read meanwhile.
+func (c *clientConn) watch(gone func()) {
+	if c.pushed != nil {
+		return // the client has sent more, so it is still there
+	}
+	c.unwatched = false
+	done := make(chan struct{})
+	c.watched = done
+	go func() {
+		defer close(done)
+		for {
+			n, err := c.Conn.Read(c.pushedBuf[:])
+			switch {
+			case n > 0:
+				c.pushed = c.pushedBuf[:n]
+				return
+			case err == nil || isTimeout(err) && c.rewatch():
+			case isTimeout(err):
+				return
+			default:
+				c.readErr = err
+				gone()
+				return
+			}
+		}
+	}()
+}
+
+// rewatch reports whether the watch has to go on after a deadline has fired.
+func (c *clientConn) rewatch() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.unwatched {
+		return false
+	}
+	c.readArmed = time.Time{}
+	return c.Conn.SetReadDeadline(c.readArmed) == nil
+}
+
+// unwatch ends the watch, if there is one. gone is not called any more when it
+// has returned.
+func (c *clientConn) unwatch() {
+	if c.watched == nil {
+		return
+	}
+	c.mu.Lock()
+	c.unwatched = true
+	c.readArmed = time.Unix(1, 0) // fires, and is then found to have been moved
+	_ = c.Conn.SetReadDeadline(c.readArmed)
+	c.mu.Unlock()
+	<-c.watched
+	c.watched = nil
+}
+
+// Close implements net.Conn. Any goroutine may call it.
+func (c *clientConn) Close() error {
+	if c.closed.Swap(true) {
+		return nil
+	}
+	switch {
+	case c.reset:
+		// The socket before the TLS around it, which would say a proper goodbye.
+		if tcp, ok := tcpOf(c.Conn); ok {
+			_ = tcp.SetLinger(0) // best effort: the connection ends either way
+			_ = tcp.Close()
+		}
+	case c.linger:
+		c.drain()
+	}
+	return c.Conn.Close()
+}
+
+// drain closes our direction and reads until the client closes its own. Without
+// that, what the client goes on sending is answered by a reset, which makes its
+// kernel forget the answer that it has not read yet (RFC 9112 §9.6).
+func (c *clientConn) drain() {
+	if closeWrite(c.Conn) != nil || c.Conn.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, c.Conn, lingerSize) // whatever ends it, the connection is closed next
+}
+
+// lingerOnClose is for an answer that ends the connection while the client may
+// still be sending its request's body: the answer shall reach it nevertheless.
+func lingerOnClose(ctx *fasthttp.RequestCtx) {
+	if c := clientConnOf(ctx); c != nil {
+		c.linger = true
+	}
+}
+
+// expectContinue is the server's ExpectHandler. It lets the handler run before
+// the client is told to send the body: forward lets the upstream decide, and
+// handlers that read a body themselves call acceptBody first. If nobody does,
+// the connection ends with the answer.
+func expectContinue(ctx *fasthttp.RequestCtx) int {
+	if c := clientConnOf(ctx); c != nil {
+		c.held = true
+	}
+	return fasthttp.StatusContinue
+}
+
+// acceptBody tells a client that waits for "100 Continue" to send its body.
+// Handlers that read a request's body themselves call it before.
+func acceptBody(ctx *fasthttp.RequestCtx) error {
+	c := clientConnOf(ctx)
+	if c == nil || !c.held {
+		return nil
+	}
+	c.held = false
+	_, err := c.send([]byte(interimContinue))
+	return err
+}
+
+// closeWrite closes our direction of a connection.
+func closeWrite(conn net.Conn) error {
+	half, ok := conn.(interface{ CloseWrite() error })
+	if !ok {
+		tcp, ok := tcpOf(conn)
+		if !ok {
+			return errors.ErrUnsupported
+		}
+		half = tcp
+	}
+	return half.CloseWrite()
+}
+
+// tcpOf returns the TCP connection beneath conn and its wrappers.
+func tcpOf(conn net.Conn) (*net.TCPConn, bool) {
+	for {
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			return tcp, true
+		}
+		wrapper, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nil, false
+		}
+		conn = wrapper.NetConn()
+	}
+}
+
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

@@ -1,0 +1,97 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// event is the one record of a request: filled as the request goes down the
+// road, logged and counted once when its answer is over.
+type event struct {
+	start     time.Time
+	requestID string
+	clientIP  string
+	method    string
+	path      string // as sent, without the query, which may hold secrets
+	route     string // a template: an endpoint's, or the path of a route
+	userID    string
+	sessionID string
+	tenant    string
+	rule      string // what the policy decided by
+	upstream  string
+	exchange  exchange
+	status    int
+	bytesOut  int64
+	code      code  // of our refusal, if it was one
+	cause     error // why, for this log alone
+}
+
+// recorder logs and counts events.
+type recorder struct {
+	log       *slog.Logger
+	requests  *prometheus.CounterVec
+	refusals  *prometheus.CounterVec
+	durations *prometheus.HistogramVec
+}
+
+func newRecorder(log *slog.Logger, metrics prometheus.Registerer) *recorder {
+	r := &recorder{
+		log: log,
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "portcullis_requests_total", Help: "Requests answered, by route template, method and status.",
+		}, []string{"route", "method", "status"}),
+		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "portcullis_refusals_total", Help: "Requests the gateway itself refused, by code.",
+		}, []string{"code"}),
+		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "portcullis_request_duration_seconds", Help: "Time from the request's head to the end of its answer.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10, 60},
+		}, []string{"route"}),
+	}
+	metrics.MustRegister(r.requests, r.refusals, r.durations)
+	return r
+}
+
+// record closes an event.
+func (r *recorder) record(e *event) {
+	took := time.Since(e.start)
+	r.requests.WithLabelValues(e.route, e.method, strconv.Itoa(e.status)).Inc()
+	r.durations.WithLabelValues(e.route).Observe(took.Seconds())
+	if e.code != "" {
+		r.refusals.WithLabelValues(string(e.code)).Inc()
+	}
+	attrs := make([]slog.Attr, 0, 20)
+	attrs = append(attrs,
+		slog.String("request_id", e.requestID),
+		slog.String("ip", e.clientIP),
+		slog.String("method", e.method),
+		slog.String("path", e.path),
+		slog.String("route", e.route),
+		slog.Int("status", e.status),
+		slog.Int64("bytes", e.bytesOut),
+		slog.Float64("seconds", took.Seconds()),
+	)
+	for _, a := range []struct{ key, value string }{
+		{"user_id", e.userID}, {"session_id", e.sessionID}, {"tenant", e.tenant}, {"rule", e.rule},
+		{"upstream", e.upstream}, {"target", e.exchange.target}, {"code", string(e.code)},
+	} {
+		if a.value != "" {
+			attrs = append(attrs, slog.String(a.key, a.value))
+		}
+	}
+	if e.exchange.attempts > 1 {
+		attrs = append(attrs, slog.Int("attempts", e.exchange.attempts))
+	}
+	level := slog.LevelInfo
+	if e.cause != nil {
+		attrs = append(attrs, slog.String("cause", e.cause.Error()))
+		if e.status >= 500 {
+			level = slog.LevelError
+		}
+	}
+	r.log.LogAttrs(context.Background(), level, "request", attrs...)
+}

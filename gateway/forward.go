@@ -1,0 +1,542 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+// What forward fails with; the causes are wrapped.
+var (
+	errNoTarget          = errors.New("no healthy target")                   // 503
+	errUnreachable       = errors.New("upstream cannot be reached")          // 502
+	errUpstreamMalformed = errors.New("upstream gave no well-formed answer") // 502
+	errUpstreamTimeout   = errors.New("upstream is too slow")                // 504
+	errBodyTooLarge      = errors.New("request body is too large")           // 413
+	errBodyTimeout       = errors.New("request body does not arrive")        // 408, and close
+	errBadBody           = errors.New("request body is malformed")           // 400, and close
+	errClientGone        = errors.New("client has left")                     // nobody is there to answer
+)
+
+// routeTimeouts bounds the waits of an exchange. A zero field is the default.
+type routeTimeouts struct {
+	connect time.Duration // for a connection to a target, with TLS; 5 s by default
+	header  time.Duration // from the end of the request to the head of the answer; 30 s by default
+	idle    time.Duration // for the next byte of a body or tunnel, either way; 60 s by default
+}
+
+func (t routeTimeouts) withDefaults() routeTimeouts {
+	if t.connect <= 0 {
+		t.connect = 5 * time.Second
+	}
+	if t.header <= 0 {
+		t.header = 30 * time.Second
+	}
+	if t.idle <= 0 {
+		t.idle = defaultIdleTimeout
+	}
+	return t
+}
+
+const (
+	// A client that leaves is noticed when an exchange has lasted this long.
+	watchDelay = 100 * time.Millisecond
+	// An upstream that was asked "Expect: 100-continue" and says nothing for
+	// this long gets the body anyway (RFC 9110 §10.1.1).
+	continueDelay = time.Second
+	// A request body whose answer is already given may take this long to end.
+	uploadGrace = 50 * time.Millisecond
+
+	smallBuffer = 16 << 10
+	largeBuffer = 64 << 10 // bounds the head of an answer, too
+
+	maxInterim = 16   // informational answers before the final one
+	maxTargets = 3    // targets to try to connect to
+	maxSmall   = 8192 // of a request body that is sent with the head in one write
+)
+
+// outbound is one request as the upstream will see it.
+//
+// header holds complete field lines ("Name: value\r\n"…) that have already been
+// stripped and to which our own have been added last. It contains neither
+// hop-by-hop nor framing fields (Content-Length, Transfer-Encoding, Connection,
+// Upgrade, Expect, TE, Trailer, Keep-Alive): those are forward's to write.
+type outbound struct {
+	method, target, host string // target: canonical path plus the query as sent
+	header               []byte
+	upgrade              string // the protocol asked for ("websocket"), or ""
+	answerHeader         []byte // field lines to add to the answer
+	timeout              routeTimeouts
+	maxBody              int64 // bytes; 0 means no limit
+
+	// done, if set, is called once, when a connection that was upgraded
+	// (exchange.upgraded) has ended. Any other exchange is over when forward
+	// returns.
+	done func(bytesIn, bytesOut int64, err error)
+}
+
+// exchange tells what came of a request, for the record of it.
+type exchange struct {
+	target   string        // the target that was tried last
+	attempts int           // connections on which it was sent, or that could not be opened
+	status   int           // of the upstream's answer; 0 without one
+	head     time.Duration // until the head of the answer had come
+	bytesIn  int64         // of the request's body
+	bytesOut int64         // of the answer's body, as it went over the wire
+	answered bool          // bytes of an answer have gone out: an error can only be logged
+	upgraded bool          // see outbound.done
+}
+
+// flight is one request under way.
+type flight struct {
+	upstream *upstream
+	ctx      *fasthttp.RequestCtx
+	client   *clientConn
+	out      *outbound
+	timeout  routeTimeouts
+	http10   bool // the client speaks HTTP/1.0
+	closing  bool // the client's connection ends with this answer
+
+	exchange exchange
+
+	request requestBody
+	buf     []byte // the request's head, and the beginning or all of its body
+	upload  upload
+
+	conn  *upstreamConn // changes under mu only
+	probe bool          // the breaker waits for the outcome
+	tried []*target
+
+	in     []byte // small or large; in[r:w] has been received and not used
+	small  *[smallBuffer]byte
+	large  *[largeBuffer]byte // nil unless needed
+	r, w   int
+	answer answerHead
+	reply  []byte // the answer's head, and the beginning or all of its body
+
+	start     time.Time
+	sent      time.Time // when the request was sent, or began to be
+	headAt    time.Time // when the answer's head had come; zero before
+	movedAt   time.Time // see tick
+	moved     bool
+	watching  bool
+	expecting bool // the upstream was asked whether it wants the body
+	retried   bool
+
+	mu    sync.Mutex
+	cause error // why somebody else ended the exchange
+}
+
+// forward sends the request to one of the upstream's targets and the answer to
+// the client, whose connection must have been accepted by a clientListener. When
+// it returns without an error, the answer has been written, and the caller must
+// leave ctx.Response alone. When it returns an error, either nothing has been
+// written and the caller answers, or the connection is cut (exchange.answered).
+//
+// If ctx.SetConnectionClose was called before, the answer says that the
+// connection ends, and it does.
+//
+// Nothing is sent twice, with one exception: an idempotent request without a
+// body whose pooled connection turns out to have been closed by the target is
+// sent once more, on a new connection (RFC 9112 §9.3.1).
+func (u *upstream) forward(ctx *fasthttp.RequestCtx, out *outbound) (exchange, error) {
+	client := clientConnOf(ctx)
+	if client == nil {
+		return exchange{}, errors.New("forward: the connection is not a clientListener's")
+	}
+	f, _ := u.flights.Get().(*flight)
+	if f == nil {
+		f = &flight{small: new([smallBuffer]byte)}
+	}
+	f.begin(u, ctx, client, out)
+	err := f.fly()
+	if err = f.land(err); err != nil {
+		err = fmt.Errorf("forward to %s: %w", u.name, err)
+	}
+	result := f.exchange
+	f.release()
+	return result, err
+}
+
+func (f *flight) begin(u *upstream, ctx *fasthttp.RequestCtx, client *clientConn, out *outbound) {
+	f.upstream, f.ctx, f.client, f.out = u, ctx, client, out
+	f.in = f.small[:]
+	f.timeout = out.timeout.withDefaults()
+	f.http10 = !ctx.Request.Header.IsHTTP11()
+	f.closing = ctx.Request.Header.ConnectionClose() || ctx.Response.Header.ConnectionClose()
+	select {
+	case <-ctx.Done(): // the server is shutting down
+		f.closing = true
+	default:
+	}
+	client.readErr = nil
+	client.writeIdle = f.timeout.idle
+	f.start = time.Now()
+}
+
+// release forgets everything about the request and keeps the buffers.
+func (f *flight) release() {
+	u := f.upstream
+	if f.large != nil {
+		u.large.Put(f.large)
+	}
+	clear(f.tried)
+	clear(f.answer.connection)
+	buf, reply, tried, connection := f.buf[:0], f.reply[:0], f.tried[:0], f.answer.connection[:0]
+	if cap(buf) > 2*smallBuffer {
+		buf = nil
+	}
+	if cap(reply) > 2*smallBuffer {
+		reply = nil
+	}
+	*f = flight{small: f.small, buf: buf, reply: reply, tried: tried}
+	f.answer.connection = connection
+	u.flights.Put(f)
+}
+
+// fly does the exchange.
+func (f *flight) fly() error {
+	if err := f.prepare(); err != nil {
+		return err
+	}
+	if err := f.ask(); err != nil {
+		return err
+	}
+	if err := f.readHead(); err != nil {
+		return err
+	}
+	if f.answer.status == fasthttp.StatusSwitchingProtocols {
+		return f.switchProtocols()
+	}
+	return f.relay()
+}
+
+// land ends what the exchange began: the upload, the watch, and the use of the
+// connections.
+func (f *flight) land(err error) error {
+	uploaded := f.endUpload(err == nil)
+	if f.watching {
+		f.client.unwatch()
+	}
+	if cause := f.ended(); cause != nil && err != nil {
+		err = cause
+	}
+	f.exchange.bytesIn = f.upload.bytes
+	f.recordOutcome(err)
+	switch {
+	case f.conn == nil:
+	case f.exchange.upgraded: // goes on as a tunnel
+	case err == nil && uploaded && !f.answer.close && f.r == f.w && !f.expecting && f.ended() == nil:
+		f.conn.target.put(f.conn, f.upstream.epoch.Load(), f.upstream.idleConns)
+	default:
+		_ = f.conn.Close() // whatever it has to say about it, it is not used again
+	}
+	if !uploaded || f.expecting {
+		f.client.linger = true
+		f.closing = true
+	}
+	if f.conn != nil && !f.exchange.upgraded {
+		f.conn.target.active.Add(-1)
+	}
+	return f.settleClient(err)
+}
+
+// recordOutcome tells the target's breaker.
+func (f *flight) recordOutcome(err error) {
+	if f.conn == nil {
+		return
+	}
+	b := &f.conn.target.breaker
+	switch {
+	case err == nil || f.exchange.status != 0 && !errors.Is(err, errUpstreamMalformed):
+		b.succeeded()
+	case errors.Is(err, errUpstreamMalformed):
+		b.failed(time.Now(), f.probe)
+	case f.probe:
+		b.undecided()
+	}
+}
+
+// settleClient decides what the server may still do with the client's connection.
+func (f *flight) settleClient(err error) error {
+	resp := &f.ctx.Response
+	switch {
+	case f.exchange.upgraded:
+		f.tunnel()
+	case err == nil:
+		resp.Reset()
+		resp.SetStatusCode(f.exchange.status)
+		resp.SkipBody = true
+		f.client.answered()
+	case f.exchange.answered || errors.Is(err, errClientGone):
+		f.client.cut(f.exchange.answered && f.http10)
+	}
+	if f.closing {
+		f.ctx.SetConnectionClose()
+	}
+	return err
+}
+
+// ask sends the request, or as much of it as can be sent before there is an
+// answer, and waits for the first bytes of that if the request is complete.
+func (f *flight) ask() error {
+	for {
+		if err := f.connect(); err != nil {
+			return err
+		}
+		err := f.send()
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, errStale):
+			f.exchange.attempts--
+		case f.mayRetry(err):
+			f.retried = true
+		case errors.Is(err, errUpstreamTimeout), errors.Is(err, errClientGone), f.ended() != nil:
+			return err
+		default:
+			return fmt.Errorf("%w: %w", errUpstreamMalformed, noEOF(err))
+		}
+		f.abandon()
+	}
+}
+
+func (f *flight) send() error {
+	if f.request.streams() {
+		_, err := f.conn.round(f.buf, nil)
+		if err == nil && !f.expecting {
+			f.startUpload()
+		}
+		return err
+	}
+	n, err := f.receive(f.in, true)
+	f.w = n
+	return err
+}
+
+// mayRetry reports whether a request that failed so may be sent on another
+// connection.
+func (f *flight) mayRetry(err error) bool {
+	if !f.conn.reused || f.retried || !closedByPeer(err) || f.ended() != nil {
+		return false
+	}
+	if f.conn.sent == 0 && !f.conn.tls {
+		return true
+	}
+	switch f.out.method {
+	case fasthttp.MethodGet, fasthttp.MethodHead, fasthttp.MethodOptions, fasthttp.MethodPut,
+		fasthttp.MethodDelete, fasthttp.MethodTrace:
+		return !f.request.any()
+	}
+	return false
+}
+
+// connect takes a connection from the pool or opens one: of the same target,
+// always a new one, if the request is sent again.
+func (f *flight) connect() error {
+	var t *target
+	if n := len(f.tried); f.retried && n > 0 {
+		t = f.tried[n-1]
+	}
+	for failed := error(nil); ; t = nil {
+		if t == nil {
+			var err error
+			if t, f.probe, err = f.upstream.pick(f.start, f.tried); err != nil {
+				if failed != nil {
+					return failed
+				}
+				return err
+			}
+		}
+		f.exchange.target = t.addr
+		f.exchange.attempts++
+		if !f.retried {
+			if conn := t.take(); conn != nil {
+				return f.use(conn)
+			}
+		}
+		conn, err := f.dial(t)
+		if err == nil {
+			return f.use(conn)
+		}
+		t.breaker.failed(time.Now(), f.probe)
+		f.tried = append(f.tried, t)
+		failed = fmt.Errorf("%w: %w", errUnreachable, err)
+		if len(f.tried) == maxTargets {
+			return failed
+		}
+	}
+}
+
+// use makes conn the one of this exchange, unless that was ended meanwhile.
+func (f *flight) use(conn *upstreamConn) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.cause != nil {
+		_ = conn.Close() // nothing was sent on it
+		return f.cause
+	}
+	f.conn = conn
+	conn.target.active.Add(1)
+	return nil
+}
+
+func (f *flight) dial(t *target) (*upstreamConn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), f.timeout.connect)
+	defer cancel()
+	return t.dial(ctx)
+}
+
+// abandon gives up the connection before anything has come back on it.
+func (f *flight) abandon() {
+	t := f.conn.target
+	_ = f.conn.Close() // dead, or not to be trusted
+	t.active.Add(-1)
+	if f.probe {
+		t.breaker.undecided()
+	}
+	f.mu.Lock()
+	f.conn, f.probe = nil, false
+	f.mu.Unlock()
+	if f.retried {
+		f.tried = append(f.tried[:0], t)
+	}
+}
+
+// receive reads what the upstream sends next; asking also sends the request.
+func (f *flight) receive(p []byte, asking bool) (n int, err error) {
+	if asking {
+		f.depart()
+		n, err = f.conn.round(f.buf, p)
+	} else {
+		n, err = f.conn.Read(p)
+	}
+	for n == 0 {
+		switch {
+		case f.ended() != nil:
+			return 0, f.ended()
+		case err != nil && !isTimeout(err):
+			return 0, err
+		case err != nil:
+			if err = f.tick(); err != nil {
+				return 0, err
+			}
+		}
+		if asking {
+			n, err = f.conn.resume()
+		} else {
+			n, err = f.conn.Read(p)
+		}
+	}
+	f.moved = true
+	return n, nil
+}
+
+// depart starts the clock for the answer.
+func (f *flight) depart() {
+	f.sent = f.start
+	if !f.conn.reused {
+		f.sent = time.Now()
+	}
+	first := f.sent.Add(min(watchDelay, f.timeout.header))
+	if f.conn.armed.IsZero() || f.conn.armed.After(first) {
+		_ = f.conn.arm(first) // fails only if closed, which the next read says
+	}
+}
+
+// tick is called when the read deadline of the upstream's connection fires. Such
+// deadlines are set rarely, and mean nothing by themselves: how long the
+// exchange may still wait is decided here, and whether it is time to watch the
+// client.
+func (f *flight) tick() error {
+	now := time.Now()
+	if f.moved {
+		f.moved = false
+		f.movedAt = now
+	}
+	uploading := f.upload.active()
+	var limit, next time.Time // when to give up, and when to look again
+	switch {
+	case f.expecting:
+		if limit = f.sent.Add(continueDelay); !now.Before(limit) {
+			return errContinueDelay
+		}
+		next = limit
+	case !f.headAt.IsZero():
+		limit = f.movedAt.Add(f.timeout.idle)
+		next = now.Add(f.timeout.idle / 4)
+	case uploading: // has its own limits
+		next = now.Add(watchDelay)
+	default:
+		limit = f.upload.sentAt(f.start, f.sent).Add(f.timeout.header)
+		next = limit
+	}
+	if !limit.IsZero() && !now.Before(limit) {
+		return errUpstreamTimeout
+	}
+	if !f.watching && !uploading {
+		if watch := f.start.Add(watchDelay); !now.Before(watch) {
+			f.watching = true
+			f.client.watch(f.clientLeft)
+		} else if watch.Before(next) {
+			next = watch
+		}
+	}
+	if !limit.IsZero() && limit.Before(next) {
+		next = limit
+	}
+	return f.conn.arm(next)
+}
+
+func (f *flight) clientLeft() { f.abort(errClientGone) }
+
+// abort ends the exchange from another goroutine: the upstream learns at once
+// that nobody waits for it any more.
+func (f *flight) abort(cause error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.cause == nil {
+		f.cause = cause
+	}
+	if f.conn != nil {
+		_ = f.conn.Close() // whoever uses it finds the cause
+	}
+}
+
+func (f *flight) ended() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.cause
+}
+
+// useLarge moves on to a large buffer, for a head that is large or a body that
+// comes fast.
+func (f *flight) useLarge() {
+	if f.large == nil {
+		f.large = f.upstream.largeBuffer()
+	}
+	f.w = copy(f.large[:], f.in[f.r:f.w])
+	f.r = 0
+	f.in = f.large[:]
+}
+
+func (u *upstream) largeBuffer() *[largeBuffer]byte {
+	b, _ := u.large.Get().(*[largeBuffer]byte)
+	if b == nil {
+		b = new([largeBuffer]byte)
+	}
+	return b
+}
+
+// noEOF names the end of a connection in a place where it is an error.
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

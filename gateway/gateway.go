@@ -1,0 +1,393 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/valyala/fasthttp"
+
+	"portcullis/identity"
+	"portcullis/policy"
+)
+
+// Config is what cannot change while the gateway runs.
+type Config struct {
+	HeaderBytes   int           // of a request; more is 431
+	HeaderTimeout time.Duration // for a request's header to arrive
+	IdleTimeout   time.Duration // for the next request on a connection
+	Log           *slog.Logger
+	Metrics       prometheus.Registerer
+}
+
+// Gateway is the edge server.
+type Gateway struct {
+	app      *fiber.App
+	state    atomic.Pointer[State]
+	recorder *recorder
+	log      *slog.Logger
+	draining atomic.Bool
+	// reloadError is why the last reload was refused; nil when it was not.
+	reloadError atomic.Pointer[string]
+	reloads     *prometheus.CounterVec
+}
+
+// New returns a Gateway that serves state.
+func New(cfg Config, state *State) *Gateway {
+	g := &Gateway{log: cfg.Log, recorder: newRecorder(cfg.Log, cfg.Metrics)}
+	g.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "portcullis_reloads_total", Help: "Reloads of configuration and policy, by result.",
+	}, []string{"result"})
+	cfg.Metrics.MustRegister(g.reloads)
+	g.state.Store(state)
+	g.app = fiber.New(fiber.Config{
+		DisableStartupMessage: true,
+		// What the server refuses before serve sees it gets our answers, too.
+		ErrorHandler: g.refuseUnserved,
+		// The policy decides on methods; the server only has to know that they are ones.
+		RequestMethods:               append(methods(), "CONNECT", "TRACE"),
+		ReadBufferSize:               cfg.HeaderBytes,
+		ReadTimeout:                  cfg.HeaderTimeout,
+		IdleTimeout:                  cfg.IdleTimeout,
+		BodyLimit:                    bodyBuffer,
+		StreamRequestBody:            true,
+		DisablePreParseMultipartForm: true,
+		DisableHeaderNormalizing:     true,
+		DisableDefaultContentType:    true,
+		DisableKeepalive:             false,
+	})
+	g.app.Use(g.serve)
+	server := g.app.Server()
+	server.SecureErrorLogMessage = true // errors must not quote requests
+	server.CloseOnShutdown = true
+	server.NoDefaultServerHeader = true
+	server.Logger = quietLogger{}
+	known := server.Handler
+	server.Handler = func(ctx *fasthttp.RequestCtx) {
+		// Fiber answers a method it does not know by itself, in its own words.
+		if method(ctx.Method()) == "" {
+			g.refuse(ctx, refuse(codeMethodUnknown, nil))
+			return
+		}
+		known(ctx)
+	}
+	return g
+}
+
+// bodyBuffer is how much of a body the server may hold before it streams.
+const bodyBuffer = 64 << 10
+
+// quietLogger drops what the HTTP library would log about single connections:
+// it quotes requests.
+type quietLogger struct{}
+
+func (quietLogger) Printf(string, ...any) {}
+
+// Serve answers requests on ln until Shutdown.
+func (g *Gateway) Serve(ln net.Listener) error { return g.app.Listener(newClientListener(ln)) }
+
+// Swap makes the next request see state. Requests under way end on the one they
+// began with.
+func (g *Gateway) Swap(state *State) {
+	old := g.state.Swap(state)
+	g.reloadError.Store(nil)
+	g.reloads.WithLabelValues("ok").Inc()
+	old.close()
+}
+
+// Refused records that a reload was refused, so that operators see that what runs
+// is not what the files say.
+func (g *Gateway) Refused(err error) {
+	text := err.Error()
+	g.reloadError.Store(&text)
+	g.reloads.WithLabelValues("refused").Inc()
+}
+
+// Shutdown stops accepting connections and waits until every request under way
+// was answered, or ctx ends.
+func (g *Gateway) Shutdown(ctx context.Context) error {
+	g.draining.Store(true)
+	err := g.app.ShutdownWithContext(ctx)
+	g.state.Load().close()
+	return err
+}
+
+// request is what serve learns of one request. It holds copies: the server's
+// buffers change under whoever keeps them.
+type request struct {
+	ctx       *fasthttp.RequestCtx
+	header    clientHeader
+	method    string
+	path      string // canonical and decoded: what routes and policy are about
+	target    string // path and query as sent
+	principal *identity.Principal
+	client    netip.Addr
+	event     *event
+	forwarded bool // the answer is an upstream's: not ours to change or to record
+}
+
+// serve is the whole life of a request. Its order is the security property.
+func (g *Gateway) serve(c *fiber.Ctx) error {
+	r := &request{ctx: c.Context(), event: &event{start: time.Now()}}
+	defer func() {
+		if v := recover(); v != nil {
+			r.refuse(refuse(codeInternal, recovered(v, debug.Stack())))
+		}
+		if !r.forwarded {
+			r.event.status, r.event.bytesOut = r.ctx.Response.StatusCode(), int64(len(r.ctx.Response.Body()))
+			g.recorder.record(r.event)
+		}
+	}()
+	if err := g.road(r); err != nil {
+		r.refuse(asRefusal(err))
+	}
+	return nil
+}
+
+// road is what serve wraps: top to bottom, and out at the first refusal.
+func (g *Gateway) road(r *request) error {
+	st := g.state.Load() // one snapshot for the whole request
+	if err := r.read(st); err != nil {
+		return err
+	}
+	endpoint, ours := st.endpoints.find(r.method, r.path)
+	if !ours || endpoint.readsToken {
+		if err := r.authenticate(st); err != nil {
+			return err
+		}
+	}
+	if err := r.decide(st); err != nil {
+		return err
+	}
+	if ours {
+		return endpoint.answer(st, r)
+	}
+	route := st.route(r.path)
+	if route == nil {
+		return refuse(codeNotFound, nil)
+	}
+	return g.forward(st, r, route)
+}
+
+// refuse makes the answer a refusal.
+func (r *request) refuse(refusal *refusal) {
+	r.forwarded = false
+	r.event.code, r.event.cause = refusal.code, refusal.cause
+	writeRefusal(r.ctx, refusal, r.event.requestID)
+}
+
+// read takes the request's head apart and refuses what has two readings.
+func (r *request) read(st *State) error {
+	ctx, e := r.ctx, r.event
+	peer := peerAddr(ctx)
+	r.client = peer
+	e.requestID, e.clientIP = newRequestID(), peer.String()
+	e.method = method(ctx.Method())
+	r.method = e.method
+
+	head := &ctx.Request.Header
+	if err := r.header.read(head.RawHeaders(), bytes.Equal(head.Protocol(), []byte("HTTP/1.1"))); err != nil {
+		return &refusal{code: codeMalformedRequest, cause: err, close: true}
+	}
+	if !validHost(r.header.host) {
+		return &refusal{code: codeMalformedRequest, cause: errFieldHost, close: true}
+	}
+	if st.trusts(peer) {
+		r.client = clientAddr(st, peer, r.header.forwardedFor)
+		e.clientIP = r.client.String()
+		if id := r.header.requestID; validRequestID(id) {
+			e.requestID = string(id)
+		}
+	}
+	path, query, hasQuery := bytes.Cut(head.RequestURI(), []byte{'?'})
+	e.path = string(path)
+	canonical, err := canonicalPath(make([]byte, 0, len(path)), path)
+	if err != nil {
+		e.path = "" // it may hold anything
+		return refuse(codePathNotCanonical, err)
+	}
+	for _, c := range query {
+		if c <= ' ' || c >= 0x7f || c == '#' {
+			return refuse(codeMalformedRequest, errPathByte)
+		}
+	}
+	r.path, r.target = string(canonical), e.path
+	if hasQuery {
+		r.target += "?" + string(query)
+	}
+	return nil
+}
+
+// authenticate finds out who is calling, from memory. A stranger is fine; a token
+// that does not hold is not.
+func (r *request) authenticate(st *State) error {
+	if r.header.authorization == nil {
+		return nil
+	}
+	scheme, token, ok := bytes.Cut(r.header.authorization, []byte{' '})
+	if !ok || !bytes.EqualFold(scheme, []byte("Bearer")) {
+		return refuse(codeInvalidToken, errors.New("not a Bearer token"))
+	}
+	p, err := st.identity.Tokens().Verify(token)
+	if err != nil {
+		return err
+	}
+	r.principal = p
+	r.event.userID, r.event.sessionID, r.event.tenant = p.UserID, p.SessionID, p.Tenant
+	return nil
+}
+
+// decide asks the policy. A stranger who may not is asked to sign in: whether
+// there is anything behind the path is not for strangers to know.
+func (r *request) decide(st *State) error {
+	caller := policy.Caller{}
+	if r.principal != nil {
+		caller = policy.Caller{Authenticated: true, Roles: r.principal.Roles}
+	}
+	d := st.policy.Decide(caller, r.method, r.path)
+	r.event.rule = d.Rule
+	switch {
+	case d.Allowed:
+		return nil
+	case r.principal == nil:
+		return refuse(codeUnauthenticated, nil)
+	}
+	return refuse(codeForbidden, nil)
+}
+
+// forward hands the request to the route's upstream and the answer to the client.
+func (g *Gateway) forward(st *State, r *request, route *route) error {
+	e := r.event
+	e.route, e.upstream = route.Path, route.name
+	out := &outbound{
+		method: r.method, target: r.target, host: string(r.header.host),
+		timeout: route.timeout, maxBody: route.MaxBody,
+		answerHeader: appendField(nil, fieldRequestID, e.requestID),
+		done: func(_, bytesOut int64, err error) { // of an upgraded connection
+			e.bytesOut, e.cause = bytesOut, err
+			g.recorder.record(e)
+		},
+	}
+	if r.header.upgradeListed {
+		out.upgrade = string(r.header.upgrade)
+	}
+	raw := r.ctx.Request.Header.RawHeaders()
+	// Ours come last, so that nothing the client said can take them away.
+	out.header = r.header.appendForwardable(make([]byte, 0, len(raw)+2048), raw, route.PassAuthorization)
+	if r.principal != nil {
+		lines, err := st.assertions.fields(st, r.principal, route.name, e.start)
+		if err != nil {
+			return err
+		}
+		out.header = append(out.header, lines...)
+	}
+	out.header = r.appendTrace(st, out.header)
+
+	x, err := route.upstream.forward(r.ctx, out)
+	e.exchange, e.bytesOut, e.status = x, x.bytesOut, x.status
+	r.forwarded = x.answered || x.upgraded || err == nil
+	switch {
+	case x.upgraded: // recorded when it ends
+	case r.forwarded:
+		e.cause = err // too late to tell the client anything else
+		g.recorder.record(e)
+	case err != nil:
+		return upstreamRefusal(err)
+	}
+	return nil
+}
+
+// appendTrace writes where the request came from and how to find it again.
+func (r *request) appendTrace(st *State, dst []byte) []byte {
+	dst = appendField(dst, fieldRequestID, r.event.requestID)
+	peer := peerAddr(r.ctx)
+	via := peer.String()
+	if st.trusts(peer) && len(r.header.forwardedFor) > 0 {
+		via = string(r.header.forwardedFor) + ", " + via
+	}
+	dst = appendField(dst, fieldForwardedFor, via)
+	proto := "http"
+	if r.ctx.IsTLS() {
+		proto = "https"
+	}
+	dst = appendField(dst, fieldForwardedProto, proto)
+	dst = appendField(dst, fieldForwardedHost, string(r.header.host))
+	trace := string(r.header.traceparent)
+	if !validTraceparent(trace) {
+		trace = "00-" + newRequestID() + "-" + newRequestID()[:16] + "-00"
+	}
+	return appendField(dst, fieldTraceparent, trace)
+}
+
+// upstreamRefusal maps the failures of an exchange to what the client is told.
+func upstreamRefusal(err error) error {
+	for _, m := range []struct {
+		err  error
+		code code
+	}{
+		{errNoTarget, codeNoTarget},
+		{errUpstreamTimeout, codeUpstreamTimeout},
+		{errUpstreamMalformed, codeUpstreamMalformed},
+		{errUnreachable, codeUpstreamUnreach},
+		{errBodyTooLarge, codeBodyTooLarge},
+		{errBadBody, codeMalformedRequest},
+		{errBodyTimeout, codeRequestTimeout},
+		{errClientGone, codeMalformedRequest},
+	} {
+		if errors.Is(err, m.err) {
+			fromClient := m.code == codeBodyTooLarge || m.code == codeMalformedRequest || m.code == codeRequestTimeout
+			return &refusal{code: m.code, cause: err, close: fromClient}
+		}
+	}
+	return err
+}
+
+// refuse answers what never reached serve.
+func (g *Gateway) refuse(ctx *fasthttp.RequestCtx, r *refusal) {
+	e := &event{start: time.Now(), requestID: newRequestID(), clientIP: peerAddr(ctx).String(), code: r.code, cause: r.cause}
+	e.status = writeRefusal(ctx, r, e.requestID)
+	e.bytesOut = int64(len(ctx.Response.Body()))
+	g.recorder.record(e)
+}
+
+// refuseUnserved answers requests that the server could not make sense of. The
+// error quotes what the client sent, so it is neither shown nor logged.
+func (g *Gateway) refuseUnserved(c *fiber.Ctx, err error) error {
+	refused := &refusal{code: codeMalformedRequest, close: true}
+	var fe *fiber.Error
+	if errors.As(err, &fe) {
+		switch fe.Code {
+		case fiber.StatusRequestHeaderFieldsTooLarge:
+			refused.code = codeHeaderTooLarge
+		case fiber.StatusRequestTimeout:
+			refused.code = codeRequestTimeout
+		case fiber.StatusRequestEntityTooLarge:
+			refused.code = codeBodyTooLarge
+		}
+	}
+	g.refuse(c.Context(), refused)
+	return nil
+}
+
+// newRequestID returns 32 hexadecimal digits, fit for a trace id as well. It is a
+// name, not a secret.
+func newRequestID() string {
+	var b [16]byte
+	for i, v := 0, rand.Uint64(); i < 8; i, v = i+1, v>>8 {
+		b[i] = byte(v)
+	}
+	for i, v := 8, rand.Uint64(); i < 16; i, v = i+1, v>>8 {
+		b[i] = byte(v)
+	}
+	return hex.EncodeToString(b[:])
+}

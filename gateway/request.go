@@ -1,0 +1,113 @@
+package gateway
+
+import (
+	"bytes"
+	"net"
+	"net/netip"
+
+	"github.com/valyala/fasthttp"
+)
+
+// methods lists the methods that may be forwarded if the policy allows it. CONNECT
+// and TRACE are not among them: the one is for another kind of proxy, the other
+// hands the caller what only the upstream should see.
+func methods() []string {
+	return []string{
+		"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY", "SEARCH", "REPORT",
+		"PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK", "PURGE", "LINK", "UNLINK",
+	}
+}
+
+// method returns the method as a string of its own, or "" if it is not known.
+// Methods are case-sensitive (RFC 9110 §9.1).
+func method(m []byte) string {
+	switch string(m) { // the frequent ones, without a walk
+	case "GET":
+		return "GET"
+	case "POST":
+		return "POST"
+	}
+	for _, known := range methods() {
+		if string(m) == known {
+			return known
+		}
+	}
+	return ""
+}
+
+// peerAddr is the address at the other end of the connection.
+func peerAddr(ctx *fasthttp.RequestCtx) netip.Addr {
+	if tcp, ok := ctx.RemoteAddr().(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+// clientAddr walks X-Forwarded-For from its end: each trusted proxy vouches for
+// the address before its own, and the first that is not a trusted proxy is the
+// client. What stands further left is the client's own tale.
+func clientAddr(st *State, peer netip.Addr, forwardedFor []byte) netip.Addr {
+	addr := peer
+	for rest := forwardedFor; len(rest) > 0 && st.trusts(addr); {
+		var last []byte
+		if i := bytes.LastIndexByte(rest, ','); i >= 0 {
+			rest, last = rest[:i], rest[i+1:]
+		} else {
+			rest, last = nil, rest
+		}
+		next, err := netip.ParseAddr(string(bytes.TrimSpace(last)))
+		if err != nil {
+			break
+		}
+		addr = next.Unmap()
+	}
+	return addr
+}
+
+// validHost accepts what can be a uri-host with a port (RFC 9110 §7.2), by its
+// characters. HTTP/1.0 may leave it out.
+func validHost(host []byte) bool {
+	for _, c := range host {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case c == '-', c == '.', c == '_', c == ':', c == '[', c == ']', c == '~':
+		default:
+			return false
+		}
+	}
+	return len(host) <= 255
+}
+
+// validRequestID accepts what a trusted proxy may call a request.
+func validRequestID(id []byte) bool {
+	for _, c := range id {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.':
+		default:
+			return false
+		}
+	}
+	return len(id) > 0 && len(id) <= 64
+}
+
+// validTraceparent accepts version 00 of W3C Trace Context §3.2.
+func validTraceparent(t string) bool {
+	if len(t) != 55 || t[:3] != "00-" || t[35] != '-' || t[52] != '-' {
+		return false
+	}
+	zero := true
+	for i, c := range []byte(t[3:]) {
+		switch {
+		case i == 32, i == 49:
+			if zero { // an id of zeros is none
+				return false
+			}
+			zero = true
+		case '1' <= c && c <= '9', 'a' <= c && c <= 'f':
+			zero = false
+		case c != '0':
+			return false
+		}
+	}
+	return true
+}

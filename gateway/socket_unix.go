@@ -1,0 +1,69 @@
+//go:build unix
+
+package gateway
+
+import (
+	"io"
+	"net"
+	"syscall"
+)
+
+// rawSocket gives access to the socket itself.
+func rawSocket(c *net.TCPConn) syscall.RawConn {
+	raw, err := c.SyscallConn()
+	if err != nil { // closed: the next write says so
+		return nil
+	}
+	return raw
+}
+
+// exchange is one exchange of bytes as the runtime's poller drives it: it
+// is called, and called again when the socket has become readable, until it
+// returns true. The poller begins to listen before the first call, so nothing
+// that comes after the check can be missed.
+func (c *upstreamConn) exchange(fd uintptr) bool {
+	if c.stage == stageCheck {
+		if c.reused && !silent(fd) {
+			c.err = errStale
+			return true
+		}
+		c.stage = stageRead
+		c.sent, c.err = syscall.Write(int(fd), c.out)
+		if c.err != nil {
+			c.sent = 0
+		}
+		if c.err == syscall.EAGAIN || c.err == syscall.EINTR {
+			c.err = nil
+		}
+		return c.err != nil || c.sent < len(c.out) || c.in == nil
+	}
+	n, err := syscall.Read(int(fd), c.in)
+	switch {
+	case err == syscall.EAGAIN || err == syscall.EINTR:
+		return err == syscall.EINTR && c.exchange(fd)
+	case err != nil:
+		n = 0
+	case n == 0:
+		err = io.EOF
+	}
+	c.got, c.err = n, err
+	return true
+}
+
+// quiet reports whether an idle connection is open and has nothing to say. What
+// a target says without having been asked must not become an answer.
+func quiet(raw syscall.RawConn) bool {
+	ok := false
+	err := raw.Control(func(fd uintptr) { ok = silent(fd) })
+	return err == nil && ok
+}
+
+func silent(fd uintptr) bool {
+	var b [1]byte
+	for {
+		_, err := syscall.Read(int(fd), b[:]) // sockets of net never block
+		if err != syscall.EINTR {
+			return err == syscall.EAGAIN
+		}
+	}
+}

@@ -1,0 +1,140 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const tunnelBuffer = 8 << 10
+
+// errTunnelClosed is why a tunnel ended that closeTunnels has cut.
+var errTunnelClosed = errors.New("the gateway closed the connection")
+
+// tunnel is an upgraded connection: bytes in both directions, each of which ends
+// by itself.
+type tunnel struct {
+	upstream *upstreamConn
+	client   *clientConn
+	idle     time.Duration
+	movedAt  atomic.Int64 // when a byte came last, from either side: Unix time in ns
+
+	mu    sync.Mutex
+	ended bool
+	cause error // why it was cut, if it was
+}
+
+// tunnel makes the server hand over the client's connection when the handler
+// has returned.
+func (f *flight) tunnel() {
+	u, conn, done := f.upstream, f.conn, f.out.done
+	t := &tunnel{upstream: conn, client: f.client, idle: f.timeout.idle}
+	u.mu.Lock()
+	u.tunnels[t] = struct{}{}
+	u.mu.Unlock()
+	f.ctx.HijackSetNoResponse(true)
+	f.ctx.Hijack(func(client net.Conn) {
+		bytesIn, bytesOut, err := t.run(client)
+		u.mu.Lock()
+		delete(u.tunnels, t)
+		u.mu.Unlock()
+		conn.target.active.Add(-1)
+		if done != nil {
+			done(bytesIn, bytesOut, err)
+		}
+	})
+}
+
+// run copies until both directions have ended or one has failed. Reads of the
+// client's side go through the server's buffer, which may hold what the client
+// has sent right behind its request.
+func (t *tunnel) run(client io.Reader) (bytesIn, bytesOut int64, err error) {
+	t.movedAt.Store(time.Now().UnixNano())
+	t.client.writeIdle = t.idle
+	var upErr error
+	up := make(chan struct{})
+	go func() {
+		defer close(up)
+		bytesIn, upErr = t.copy(t.toUpstream, t.upstream, client, t.client)
+	}()
+	bytesOut, err = t.copy(t.client.send, t.client.Conn, t.upstream, t.upstream)
+	<-up
+	t.cut(nil)
+	if t.cause != nil {
+		return bytesIn, bytesOut, t.cause
+	}
+	return bytesIn, bytesOut, errors.Join(upErr, err)
+}
+
+func (t *tunnel) toUpstream(p []byte) (int, error) { return t.upstream.write(p, t.idle) }
+
+// copy copies one direction to its end, and closes that direction of dst. A
+// failure ends the other direction, too.
+func (t *tunnel) copy(write func([]byte) (int, error), dst net.Conn, src io.Reader, waits readDeadline) (n int64, err error) {
+	buf := make([]byte, tunnelBuffer)
+	for {
+		got, err := t.read(src, waits, buf)
+		if got > 0 {
+			n += int64(got)
+			if _, err := write(buf[:got]); err != nil {
+				t.cut(nil)
+				return n, fmt.Errorf("tunnel: write: %w", err)
+			}
+		}
+		switch {
+		case err == nil:
+		case err == io.EOF:
+			if half(dst) != nil { // then it ends as a whole
+				t.cut(nil)
+			}
+			return n, nil
+		default:
+			t.cut(nil)
+			return n, fmt.Errorf("tunnel: read: %w", err)
+		}
+	}
+}
+
+// half closes our direction of a side of the tunnel.
+func half(dst net.Conn) error {
+	if c, ok := dst.(*upstreamConn); ok {
+		dst = c.Conn
+	}
+	return closeWrite(dst)
+}
+
+type readDeadline interface{ SetReadDeadline(time.Time) error }
+
+// read waits as long as bytes come, from either side, at least every idle.
+func (t *tunnel) read(src io.Reader, waits readDeadline, buf []byte) (int, error) {
+	for {
+		limit := time.Unix(0, t.movedAt.Load()).Add(t.idle)
+		if err := waits.SetReadDeadline(limit); err != nil {
+			return 0, err
+		}
+		n, err := src.Read(buf)
+		if n > 0 {
+			t.movedAt.Store(time.Now().UnixNano())
+			return n, err
+		}
+		if err != nil && (!isTimeout(err) || t.movedAt.Load() <= limit.Add(-t.idle).UnixNano()) {
+			return 0, err
+		}
+	}
+}
+
+// cut ends the tunnel. The first cause counts.
+func (t *tunnel) cut(cause error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended {
+		return
+	}
+	t.ended, t.cause = true, cause
+	_ = t.upstream.Close() // whoever uses them is told
+	_ = t.client.Close()
+}

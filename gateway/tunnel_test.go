@@ -1,0 +1,240 @@
+package gateway
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+const (
+	upgradeRequest = "GET /chat HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n"
+	upgradeSeen    = "GET /chat HTTP/1.1\r\nHost: h\r\nSec-WebSocket-Key: x\r\nX-Ours: yes\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+	upgradeAnswer  = "HTTP/1.1 101 Switching Protocols\r\nupgrade: WebSocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: y\r\n\r\n"
+	upgradeGot     = "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: y\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n"
+)
+
+// tunnelEnd is what outbound.done was told.
+type tunnelEnd struct {
+	in, out int64
+	err     error
+}
+
+// serveTunnels is serveEdge for upgrades.
+func serveTunnels(t *testing.T, u *upstream, timeout routeTimeouts) (*edge, chan tunnelEnd) {
+	t.Helper()
+	ends := make(chan tunnelEnd, 10)
+	return serveEdge(t, u, func(_ *fasthttp.RequestCtx, out *outbound) {
+		out.timeout = timeout
+		out.done = func(in, out int64, err error) { ends <- tunnelEnd{in, out, err} }
+	}), ends
+}
+
+func closeWriting(w *wire) { _ = w.Conn.(*net.TCPConn).CloseWrite() }
+
+func TestForwardUpgrades(t *testing.T) {
+	tests := map[string]struct {
+		upstream, client func(w *wire)
+		in, out          int64
+	}{
+		"and carries bytes in both directions": {
+			upstream: func(w *wire) { w.say("one"); w.hear("two"); w.say("three"); w.hearEnd() },
+			client:   func(w *wire) { w.hear("one"); w.say("two"); w.hear("three") },
+			in:       3, out: 8,
+		},
+		"and keeps one direction when the client has ended the other": {
+			upstream: func(w *wire) { w.hear("last word"); w.hearEnd(); w.say("after"); w.say("wards") },
+			client:   func(w *wire) { w.say("last word"); closeWriting(w); w.hear("afterwards"); w.hearEnd() },
+			in:       9, out: 10,
+		},
+		"and keeps one direction when the upstream has ended the other": {
+			upstream: func(w *wire) { w.say("last word"); closeWriting(w); w.hear("afterwards"); w.hearEnd() },
+			client:   func(w *wire) { w.hear("last word"); w.hearEnd(); w.say("after"); w.say("wards") },
+			in:       10, out: 9,
+		},
+		"and tells the upstream when the client has gone": {
+			upstream: func(w *wire) { w.hearEnd() },
+			client:   func(*wire) {},
+		},
+		"and tells the client when the upstream has gone": {
+			upstream: func(*wire) {},
+			client:   func(w *wire) { w.hearEnd() },
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			noLeaks(t)
+			addr := serveUpstream(t, func(_ int, w *wire) {
+				w.hear(upgradeSeen)
+				w.say(upgradeAnswer)
+				test.upstream(w)
+			})
+			u := testUpstream(t, upstreamOptions{}, addr)
+			e, ends := serveTunnels(t, u, routeTimeouts{})
+			c := e.dial()
+			c.say(upgradeRequest)
+			c.hear(upgradeGot)
+			if r := e.result(); r.err != nil || !r.upgraded || r.status != 101 {
+				t.Errorf("%+v, %v", r.exchange, r.err)
+			}
+			test.client(c)
+			_ = c.Close()
+			if end := <-ends; end.err != nil || end.in != test.in || end.out != test.out {
+				t.Errorf("done: %+v", end)
+			}
+			if s := u.status(time.Now())[0]; s.active != 0 || s.idle != 0 {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+}
+
+func TestForwardLosesNothingAroundAnUpgrade(t *testing.T) {
+	noLeaks(t)
+	addr := serveUpstream(t, func(_ int, w *wire) {
+		w.hear(upgradeSeen)
+		w.silent() // what is not HTTP must not come before the answer
+		w.say(upgradeAnswer + "behind the answer")
+		w.hear("behind the request" + strings.Repeat("x", 30000) + "end")
+	})
+	e, ends := serveTunnels(t, testUpstream(t, upstreamOptions{}, addr), routeTimeouts{})
+	c := e.dial()
+	c.say(upgradeRequest + "behind the request" + strings.Repeat("x", 30000))
+	c.hear(upgradeGot + "behind the answer")
+	c.say("end")
+	c.hearEnd()
+	<-ends
+}
+
+func TestForwardPassesOnARefusedUpgrade(t *testing.T) {
+	noLeaks(t)
+	addr := serveUpstream(t, func(_ int, w *wire) {
+		w.hear(upgradeSeen)
+		w.say("HTTP/1.1 403 Forbidden\r\nDate: x\r\nContent-Length: 2\r\n\r\nno")
+		w.hear("GET /next HTTP/1.1\r\nHost: h\r\nX-Ours: yes\r\n\r\n")
+		w.say(okAnswer)
+	})
+	e, _ := serveTunnels(t, testUpstream(t, upstreamOptions{}, addr), routeTimeouts{})
+	c := e.dial()
+	c.say(upgradeRequest)
+	c.hear("HTTP/1.1 403 Forbidden\r\nDate: x\r\nContent-Length: 2\r\n\r\nno")
+	c.say("GET /next HTTP/1.1\r\nHost: h\r\n\r\n")
+	c.hear(okAnswer)
+}
+
+func TestForwardRefusesAnUpgradeThatWasNotAskedFor(t *testing.T) {
+	for name, answer := range map[string]string{
+		"to another protocol":          "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+		"to no protocol":               "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n",
+		"that Connection does not say": "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
+		"in HTTP/1.0":                  "HTTP/1.0 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			noLeaks(t)
+			addr := serveUpstream(t, func(_ int, w *wire) {
+				w.head()
+				w.say(answer)
+				w.hearEnd()
+			})
+			e, _ := serveTunnels(t, testUpstream(t, upstreamOptions{}, addr), routeTimeouts{})
+			c := e.dial()
+			c.say(upgradeRequest)
+			if head := c.head(); !strings.HasPrefix(head, "HTTP/1.1 500 ") {
+				t.Errorf("client got %q", head)
+			}
+			e.fails(errUpstreamMalformed)
+		})
+	}
+}
+
+func TestForwardDoesNotUpgradeARequestWithABody(t *testing.T) {
+	noLeaks(t)
+	addr := serveUpstream(t, func(_ int, w *wire) {
+		w.hear("POST / HTTP/1.1\r\nHost: h\r\nX-Ours: yes\r\nContent-Length: 2\r\n\r\nab")
+		w.say(okAnswer)
+	})
+	e, _ := serveTunnels(t, testUpstream(t, upstreamOptions{}, addr), routeTimeouts{})
+	c := e.dial()
+	c.say("POST / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nab")
+	c.hear(okAnswer)
+}
+
+func TestATunnelEndsWhenNothingMoves(t *testing.T) {
+	noLeaks(t)
+	timeout := routeTimeouts{idle: 60 * time.Millisecond}
+	addr := serveUpstream(t, func(_ int, w *wire) {
+		w.head()
+		w.say(upgradeAnswer)
+		for range 6 { // one direction is enough to keep both
+			time.Sleep(timeout.idle / 3)
+			w.say(".")
+		}
+		w.hearEnd()
+	})
+	e, ends := serveTunnels(t, testUpstream(t, upstreamOptions{}, addr), timeout)
+	c := e.dial()
+	c.say(upgradeRequest)
+	c.hear(upgradeGot + "......")
+	c.hearEnd()
+	if end := <-ends; !isTimeout(end.err) {
+		t.Errorf("done: %+v", end)
+	}
+}
+
+func TestCloseTunnelsEndsThem(t *testing.T) {
+	noLeaks(t)
+	addr := serveUpstream(t, func(_ int, w *wire) {
+		w.head()
+		w.say(upgradeAnswer)
+		w.hearEnd()
+	})
+	u := testUpstream(t, upstreamOptions{}, addr)
+	e, ends := serveTunnels(t, u, routeTimeouts{})
+	const n = 3
+	for range n {
+		c := e.dial()
+		c.say(upgradeRequest)
+		c.hear(upgradeGot)
+		defer c.hearEnd()
+	}
+	u.closeTunnels()
+	for range n {
+		if end := <-ends; end.err != errTunnelClosed {
+			t.Errorf("done: %+v", end)
+		}
+	}
+}
+
+func TestATunnelCarriesMuch(t *testing.T) {
+	noLeaks(t)
+	const size = 8 << 20
+	both := func(w *wire) {
+		sent := make(chan struct{})
+		go func() {
+			defer close(sent)
+			w.say(strings.Repeat("x", size))
+			closeWriting(w)
+		}()
+		if n, err := io.Copy(io.Discard, w.in); n != size || err != nil {
+			w.t.Errorf("%d bytes, %v", n, err)
+		}
+		<-sent
+	}
+	addr := serveUpstream(t, func(_ int, w *wire) {
+		w.head()
+		w.say(upgradeAnswer)
+		both(w)
+	})
+	e, ends := serveTunnels(t, testUpstream(t, upstreamOptions{}, addr), routeTimeouts{})
+	c := e.dial()
+	c.say(upgradeRequest)
+	c.hear(upgradeGot)
+	both(c)
+	if end := <-ends; fmt.Sprint(end) != fmt.Sprint(tunnelEnd{size, size, nil}) {
+		t.Errorf("done: %+v", end)
+	}
+}
