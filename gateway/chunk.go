@@ -107,8 +107,11 @@ func (f *chunkFilter) framing(c byte) (bool, error) {
 		f.state = trailerStart
 		return false, expect(c, '\n')
 	default: // chunkEndLF
+		if c != '\n' {
+			return false, errChunkSyntax
+		}
 		f.state = chunkDone
-		return true, expect(c, '\n')
+		return true, nil
 	}
 }
 

@@ -97,7 +97,7 @@ type flight struct {
 	upstream *upstream
 	ctx      *fasthttp.RequestCtx
 	client   *clientConn
-	out      *outbound
+	out      outbound
 	timeout  routeTimeouts
 	http10   bool // the client speaks HTTP/1.0
 	closing  bool // the client's connection ends with this answer
@@ -164,7 +164,7 @@ func (u *upstream) forward(ctx *fasthttp.RequestCtx, out *outbound) (exchange, e
 }
 
 func (f *flight) begin(u *upstream, ctx *fasthttp.RequestCtx, client *clientConn, out *outbound) {
-	f.upstream, f.ctx, f.client, f.out = u, ctx, client, out
+	f.upstream, f.ctx, f.client, f.out = u, ctx, client, *out
 	f.in = f.small[:]
 	f.timeout = out.timeout.withDefaults()
 	f.http10 = !ctx.Request.Header.IsHTTP11()

@@ -196,7 +196,11 @@ func (r *request) read(st *State) error {
 	r.method = e.method
 
 	head := &ctx.Request.Header
-	if err := r.header.read(head.RawHeaders(), bytes.Equal(head.Protocol(), []byte("HTTP/1.1"))); err != nil {
+	version := string(head.Protocol())
+	if version != "HTTP/1.1" && version != "HTTP/1.0" {
+		return &refusal{code: codeMalformedRequest, cause: errVersion, close: true}
+	}
+	if err := r.header.read(head.RawHeaders(), version == "HTTP/1.1"); err != nil {
 		return &refusal{code: codeMalformedRequest, cause: err, close: true}
 	}
 	if !validHost(r.header.host) {

@@ -154,6 +154,7 @@ func reservedResponseField(name []byte) bool {
 // Refusals of a request whose header has more than one reading. The
 // connection is closed after each: what follows on it can't be trusted either.
 var (
+	errVersion          = errors.New("neither HTTP/1.1 nor HTTP/1.0")
 	errFieldSyntax      = errors.New("malformed header field")
 	errFieldFraming     = errors.New("ambiguous message framing")
 	errFieldHost        = errors.New("missing or repeated Host")

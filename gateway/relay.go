@@ -108,9 +108,8 @@ func (f *flight) relayRest(body *answerBody) error {
 	if f.conn.armed.After(f.headAt.Add(f.timeout.idle)) {
 		_ = f.conn.arm(f.headAt.Add(f.timeout.idle)) // fails only if closed, which the next read says
 	}
-	for {
-		f.r, f.w = 0, 0
-		if body.kind == bodyLength && body.left > int64(len(f.in)) {
+	for fast := body.kind == bodyLength && body.left > int64(len(f.in)); ; {
+		if f.r, f.w = 0, 0; fast {
 			f.useLarge()
 		}
 		n, err := f.receive(f.in, false)
@@ -125,9 +124,7 @@ func (f *flight) relayRest(body *answerBody) error {
 		case err != nil:
 			return fmt.Errorf("%w: answer is not whole: %w", errUpstreamMalformed, noEOF(err))
 		default:
-			if n == len(f.in) {
-				defer f.useLarge() // for the next: it comes fast
-			}
+			fast = n == len(f.in)
 			if piece, done, err = body.next(f); err != nil {
 				return err
 			}
@@ -240,5 +237,6 @@ func (f *flight) switchProtocols() error {
 		return err
 	}
 	f.exchange.upgraded = true
+	f.exchange.bytesOut = int64(f.w - f.r)
 	return nil
 }

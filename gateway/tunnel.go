@@ -31,7 +31,7 @@ type tunnel struct {
 // tunnel makes the server hand over the client's connection when the handler
 // has returned.
 func (f *flight) tunnel() {
-	u, conn, done := f.upstream, f.conn, f.out.done
+	u, conn, done, begun := f.upstream, f.conn, f.out.done, f.exchange.bytesOut
 	t := &tunnel{upstream: conn, client: f.client, idle: f.timeout.idle}
 	u.mu.Lock()
 	u.tunnels[t] = struct{}{}
@@ -44,7 +44,7 @@ func (f *flight) tunnel() {
 		u.mu.Unlock()
 		conn.target.active.Add(-1)
 		if done != nil {
-			done(bytesIn, bytesOut, err)
+			done(bytesIn, begun+bytesOut, err)
 		}
 	})
 }

@@ -107,6 +107,7 @@ func TestForwardLosesNothingAroundAnUpgrade(t *testing.T) {
 	c.hear(upgradeGot + "behind the answer")
 	c.say("end")
 	c.hearEnd()
+	_ = c.Close()
 	<-ends
 }
 

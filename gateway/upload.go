@@ -81,7 +81,7 @@ func (f *flight) prepare() error {
 
 // appendHead writes the request's head to buf.
 func (f *flight) appendHead() {
-	out := f.out
+	out := &f.out
 	h := append(f.buf[:0], out.method...)
 	h = append(h, ' ')
 	h = append(h, out.target...)
@@ -245,6 +245,10 @@ func (f *flight) endUpload(patient bool) bool {
 
 // goAhead tells the client, who has been waiting for it, to send the body.
 func (f *flight) goAhead() error {
+	if f.watching {
+		f.client.unwatch() // what comes now is the body
+		f.watching = false
+	}
 	f.expecting = false
 	f.client.held = false
 	if _, err := f.client.send([]byte(interimContinue)); err != nil {

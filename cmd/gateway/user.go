@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"portcullis/identity"
 	"portcullis/identity/boltstore"
@@ -122,10 +124,18 @@ func newUserCreate(s *shared) *cobra.Command {
 	return cmd
 }
 
-// readPassword reads one line. It is not a flag, because the arguments of a
-// process can be read by others.
+// readPassword reads one line, without showing it on a terminal. It is not a flag,
+// because the arguments of a process can be read by others.
 func (s *shared) readPassword() (string, error) {
-	fmt.Fprint(s.stderr, "password: ")
+	if f, ok := s.stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		fmt.Fprint(s.stderr, "password: ")
+		line, err := term.ReadPassword(int(f.Fd()))
+		fmt.Fprintln(s.stderr)
+		if err != nil {
+			return "", fmt.Errorf("reading the password: %w", err)
+		}
+		return string(line), nil
+	}
 	line, err := bufio.NewReader(io.LimitReader(s.stdin, 4096)).ReadString('\n')
 	if err != nil && (!errors.Is(err, io.EOF) || line == "") {
 		return "", errors.New("no password on standard input")
