@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -102,16 +103,16 @@ func document(file string, text []byte) (*yaml.Node, *Problem) {
 	var doc, second yaml.Node
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	err := decoder.Decode(&doc)
-	if err == io.EOF || err == nil && doc.Content[0].ShortTag() == "!!null" {
+	if errors.Is(err, io.EOF) || err == nil && doc.Content[0].ShortTag() == "!!null" {
 		return nil, &Problem{File: file, Message: "is empty"}
 	}
 	if err == nil {
 		err = decoder.Decode(&second)
 	}
-	switch err {
-	case io.EOF:
+	switch {
+	case errors.Is(err, io.EOF):
 		return doc.Content[0], nil
-	case nil:
+	case err == nil:
 		return nil, &Problem{File: file, Line: second.Line, Column: second.Column, Message: "a second document; the file must hold one"}
 	default:
 		return nil, syntaxProblem(file, text, err)

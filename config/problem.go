@@ -56,9 +56,10 @@ func sortProblems(ps []Problem) {
 }
 
 // didYouMean returns ", did you mean X?" for the candidate that word is most
-// likely a misspelling of, and "" when none is near.
+// likely a misspelling of, and "" when none is near: within two edits, one in a
+// short word.
 func didYouMean(word string, candidates []string) string {
-	best, nearest := "", max(1, len(word)/3)+1
+	best, nearest := "", min(2, max(1, len(word)/3))+1
 	for _, c := range candidates {
 		if max(len(c)-len(word), len(word)-len(c)) >= nearest {
 			continue

@@ -35,19 +35,26 @@ func (c *upstreamConn) exchange(fd uintptr) bool {
 		if c.err == syscall.EAGAIN || c.err == syscall.EINTR {
 			c.err = nil
 		}
-		return c.err != nil || c.sent < len(c.out) || c.in == nil
+		if c.err != nil || c.sent < len(c.out) || c.in == nil {
+			return true
+		}
+		// On a busy machine the upstream has run, and answered, meanwhile.
 	}
-	n, err := syscall.Read(int(fd), c.in)
-	switch {
-	case err == syscall.EAGAIN || err == syscall.EINTR:
-		return err == syscall.EINTR && c.exchange(fd)
-	case err != nil:
-		n = 0
-	case n == 0:
-		err = io.EOF
+	for {
+		n, err := syscall.Read(int(fd), c.in)
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
+			return false
+		case err != nil:
+			n = 0
+		case n == 0:
+			err = io.EOF
+		}
+		c.got, c.err = n, err
+		return true
 	}
-	c.got, c.err = n, err
-	return true
 }
 
 // quiet reports whether an idle connection is open and has nothing to say. What

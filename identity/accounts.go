@@ -35,7 +35,7 @@ func (s *Service) Register(ctx context.Context, in Registration, by *Principal, 
 	if in.Role != "" {
 		account.Roles = []string{in.Role}
 	}
-	if by != nil {
+	if administrator { // nobody else puts people into a tenant, not even into their own
 		account.Tenant = by.Tenant
 	}
 	return s.create(ctx, account, by, client)
@@ -46,8 +46,11 @@ type NewUser struct {
 	Username string
 	Email    string
 	Password string
-	Roles    []string
-	Tenant   string
+	// PasswordHash, in place of Password, takes over an account from another
+	// system: bcrypt, argon2id, or passlib's bcrypt_sha256 and PBKDF2.
+	PasswordHash string
+	Roles        []string
+	Tenant       string
 }
 
 // CreateUser creates an account on the operator's behalf: nothing but its
@@ -57,22 +60,14 @@ func (s *Service) CreateUser(ctx context.Context, in NewUser, client Client) (Us
 }
 
 func (s *Service) create(ctx context.Context, in NewUser, by *Principal, client Client) (User, error) {
-	name, nameErr := parseUsername(in.Username)
-	address, emailErr := parseEmail(in.Email)
-	roles, rolesErr := s.parseRoles(in.Roles, by)
-	now := s.now()
-	u := User{
-		ID:       newID(),
-		Username: name.display, UsernameKey: name.key, UsernameSkeleton: name.skeleton,
-		Email: address.display, EmailKey: address.key,
-		Roles: roles, Active: true, Tenant: in.Tenant,
-		Epoch: 1, CreatedAt: now, UpdatedAt: now,
-	}
-	if err := fieldErrors(nameErr, emailErr, s.cfg.Passwords.check("password", in.Password, u), rolesErr); err != nil {
+	u, err := s.newUser(ctx, in, by)
+	if err != nil {
 		return User{}, err
 	}
-	var err error
-	if u.PasswordHash, err = s.hasher.Hash(ctx, in.Password); err != nil {
+	// The mail is promised before there is an account that it could be missing
+	// for. Should there be none in the end, the job finds nobody.
+	job, err := s.promise(ctx, jobVerify, verifyJob(u, u.Email))
+	if err != nil {
 		return User{}, err
 	}
 	if err := s.store.CreateUser(ctx, u); err != nil {
@@ -80,41 +75,81 @@ func (s *Service) create(ctx context.Context, in NewUser, by *Principal, client 
 	}
 	if s.isAdministrator(u.Roles) {
 		if err := s.store.HoldAdministrator(ctx, u.ID); err != nil {
-			return User{}, fmt.Errorf("counting an administrator: %w", err)
+			err = fmt.Errorf("counting an administrator: %w", err)
+			bounded, cancel := detached(ctx)
+			defer cancel()
+			return User{}, errors.Join(err, s.store.DeleteUser(bounded, u.ID))
 		}
 	}
-	record := AuditRecord{Event: EventRegistered, UserID: u.ID, ActorID: u.ID, Tenant: u.Tenant}
-	if by != nil {
-		record.ActorID = by.UserID
-	}
-	s.audit(ctx, client, record)
-	if err := s.enqueue(ctx, jobVerify, map[string]string{"user": u.ID, "email": u.Email}); err != nil {
-		return User{}, err
-	}
+	s.audit(ctx, client, AuditRecord{Event: EventRegistered, UserID: u.ID, ActorID: registrar(u, by), Tenant: u.Tenant})
+	s.redeem(ctx, job)
 	return u, nil
 }
 
-// Login signs a user in by username or e-mail address. A wrong password and an
-// unknown user are one answer in one time.
-func (s *Service) Login(ctx context.Context, name, password string, client Client) (Grant, error) {
-	account := name
-	isEmail := strings.Contains(name, "@")
-	if isEmail {
-		if address, err := parseEmail(name); err == nil {
-			account = address.key
-		}
-	} else if key, err := usernameKey(name); err == nil {
-		account = key
+// newUser validates an account to be and hashes its password.
+func (s *Service) newUser(ctx context.Context, in NewUser, by *Principal) (User, error) {
+	name, nameErr := parseUsername(in.Username)
+	address, emailErr := parseEmail(in.Email)
+	roles, rolesErr := s.parseRoles(in.Roles, by)
+	tenant, tenantErr := parseTenant(in.Tenant)
+	now := s.now()
+	u := User{
+		ID:       newID(),
+		Username: name.display, UsernameKey: name.key, UsernameSkeleton: name.skeleton,
+		Email: address.display, EmailKey: address.key,
+		PasswordHash: in.PasswordHash,
+		Roles:        roles, Active: true, Tenant: tenant,
+		Epoch: 1, CreatedAt: now, UpdatedAt: now,
 	}
-	limits := s.loginLimits(account, client)
+	var passwordErr error
+	if in.PasswordHash == "" {
+		passwordErr = s.checkPassword("password", in.Password, u)
+	} else if _, err := parseHash(in.PasswordHash); err != nil {
+		passwordErr = badField("password_hash", "is of an unknown, malformed or too expensive kind")
+	}
+	if err := fieldErrors(nameErr, emailErr, passwordErr, rolesErr, tenantErr); err != nil {
+		return User{}, err
+	}
+	if in.PasswordHash != "" {
+		return u, nil
+	}
+	var err error
+	u.PasswordHash, err = s.hasher.Hash(ctx, in.Password)
+	return u, err
+}
+
+// registrar is who created u: an administrator, or u themselves.
+func registrar(u User, by *Principal) string {
+	if by == nil {
+		return u.ID
+	}
+	return by.UserID
+}
+
+// Login signs a user in by username or e-mail address. A wrong password and an
+// unknown user are one answer in one time. Attempts by name and by address count
+// apart: counting them together would tell strangers whose address it is.
+func (s *Service) Login(ctx context.Context, name, password string, client Client) (Grant, error) {
+	lookup := s.store.UserByUsername
+	key, err := usernameKey(name)
+	if strings.Contains(name, "@") {
+		lookup = s.store.UserByEmail
+		var address email
+		address, err = parseEmail(name)
+		key = address.key
+	}
+	account := key
+	if err != nil { // nobody's: the store, which may not take any bytes, is asked for the name that finds nobody
+		key, account = "", name
+	}
+	limits, err := s.loginLimits(ctx, account, client)
+	if err != nil {
+		return Grant{}, err
+	}
 	if err := s.throttle(ctx, client, limits...); err != nil {
 		return Grant{}, err
 	}
-	lookup := s.store.UserByUsername
-	if isEmail {
-		lookup = s.store.UserByEmail
-	}
-	u, err := lookup(ctx, account)
+	u, err := lookup(ctx, key)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return Grant{}, fmt.Errorf("looking up a user: %w", err)
 	}
@@ -146,20 +181,31 @@ func (s *Service) Login(ctx context.Context, name, password string, client Clien
 	return grant, nil
 }
 
-// rehash stores the password as the configuration wants it today. Losing a race
-// is fine: there will be a next login.
+// rehash stores the password as the configuration wants it today. Whoever was
+// faster may have changed the password, so it is verified again then.
 func (s *Service) rehash(ctx context.Context, u User, password string) (User, error) {
 	hash, err := s.hasher.Hash(ctx, password)
 	if err != nil {
-		return u, err
+		return User{}, err
 	}
 	changed := u
 	changed.PasswordHash = hash
 	updated, err := s.store.UpdateUser(ctx, changed)
-	if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
-		return u, nil
+	if errors.Is(err, ErrConflict) {
+		if updated, err = s.store.User(ctx, u.ID); err == nil {
+			var ok bool
+			if ok, _, err = s.hasher.Verify(ctx, updated.PasswordHash, password); err == nil && !ok {
+				err = ErrBadCredentials
+			}
+		}
 	}
-	return updated, err
+	if errors.Is(err, ErrNotFound) {
+		err = ErrBadCredentials
+	}
+	if err != nil {
+		return User{}, fmt.Errorf("hashing a password anew: %w", err)
+	}
+	return updated, nil
 }
 
 // Me returns the caller's own account.
@@ -173,31 +219,64 @@ type Profile struct {
 	Email    *string // counts once it was confirmed from the new address
 }
 
-// UpdateMe changes the caller's own account.
+// UpdateMe changes the caller's own account. A new name ends the access tokens
+// that carry the old one, which somebody else may take; sessions live on.
 func (s *Service) UpdateMe(ctx context.Context, p *Principal, in Profile, client Client) (User, error) {
+	u, err := s.store.User(ctx, p.UserID)
+	if err != nil {
+		return User{}, fmt.Errorf("reading the user: %w", err)
+	}
+	var name username
 	var address email
-	u, err := s.change(ctx, p.UserID, func(u *User) error {
-		var nameErr, emailErr error
-		if in.Username != nil {
-			nameErr = setUsername(u, *in.Username)
+	var nameErr, emailErr error
+	if in.Username != nil {
+		name, nameErr = parseUsername(*in.Username)
+	}
+	if in.Email != nil {
+		if address, emailErr = parseEmail(*in.Email); emailErr == nil && s.cfg.VerifyLink == "" {
+			emailErr = badField("email", "cannot be changed: this service does not verify addresses")
 		}
-		if in.Email != nil {
-			address, emailErr = parseEmail(*in.Email)
+	}
+	if err := fieldErrors(nameErr, emailErr); err != nil {
+		return User{}, err
+	}
+	details := map[string]string{}
+	confirm := in.Email != nil && (address.key != u.EmailKey || !u.EmailVerified)
+	if confirm {
+		if err := s.throttle(ctx, client, mailLimits(address.key, client)...); err != nil {
+			return User{}, err
 		}
-		return fieldErrors(nameErr, emailErr)
+		details["email"] = "to be confirmed"
+	}
+	if in.Username != nil && name.display != u.Username {
+		details["username"] = u.Username + " -> " + name.display
+		if u, err = s.rename(ctx, u.ID, name); err != nil {
+			return User{}, err
+		}
+	}
+	if len(details) > 0 {
+		s.audit(ctx, client, AuditRecord{Event: EventUserChanged, UserID: u.ID, ActorID: u.ID, Tenant: u.Tenant, Details: details})
+	}
+	if confirm {
+		if err := s.enqueue(ctx, jobVerify, verifyJob(u, address.display)); err != nil {
+			return User{}, err
+		}
+	}
+	return u, nil
+}
+
+func (s *Service) rename(ctx context.Context, id string, name username) (User, error) {
+	u, err := s.change(ctx, id, func(u *User) error {
+		u.Username, u.UsernameKey, u.UsernameSkeleton = name.display, name.key, name.skeleton
+		u.Epoch++
+		return nil
 	})
 	if err != nil {
 		return User{}, err
 	}
-	if in.Email != nil && (address.key != u.EmailKey || !u.EmailVerified) {
-		if err := s.throttle(ctx, client, mailLimits(address.key, client)...); err != nil {
-			return User{}, err
-		}
-		if err := s.enqueue(ctx, jobVerify, map[string]string{"user": u.ID, "email": address.display}); err != nil {
-			return User{}, err
-		}
+	if err := s.revoke(ctx, Revocation{Kind: RevokeUser, ID: u.ID, MinEpoch: u.Epoch}); err != nil {
+		return User{}, fmt.Errorf("revoking tokens: %w", err)
 	}
-	s.audit(ctx, client, AuditRecord{Event: EventUserChanged, UserID: u.ID, ActorID: u.ID, Tenant: u.Tenant})
 	return u, nil
 }
 
@@ -209,7 +288,10 @@ func (s *Service) ChangePassword(ctx context.Context, p *Principal, current, nex
 	}
 	// The same counters as a login: a stolen access token must not be a way to
 	// guess the password it does not know.
-	limits := s.loginLimits(u.UsernameKey, client)
+	limits, err := s.loginLimits(ctx, u.UsernameKey, client)
+	if err != nil {
+		return err
+	}
 	if err := s.throttle(ctx, client, limits...); err != nil {
 		return err
 	}
@@ -217,24 +299,47 @@ func (s *Service) ChangePassword(ctx context.Context, p *Principal, current, nex
 	if err != nil {
 		return fmt.Errorf("verifying a password: %w", err)
 	}
+	wrong := badField("current_password", "is not the current password")
 	if !ok {
-		return badField("current_password", "is not the current password")
+		s.audit(ctx, client, AuditRecord{Event: EventLoginFailed, UserID: u.ID, ActorID: u.ID, Tenant: u.Tenant, SessionID: p.SessionID, Details: map[string]string{"reason": "current password"}})
+		return wrong
 	}
 	if err := s.succeeded(ctx, limits); err != nil {
 		return err
 	}
-	if err := s.setPassword(ctx, u, "new_password", next, p.SessionID); err != nil {
+	// A reset meanwhile has had its reason: the password that was current then
+	// must not undo it.
+	still := func(now User) error {
+		if now.PasswordHash != u.PasswordHash {
+			return wrong
+		}
+		return nil
+	}
+	if err := s.setPassword(ctx, u, still, "new_password", next, p.SessionID); err != nil {
 		return err
 	}
 	s.audit(ctx, client, AuditRecord{Event: EventPasswordChanged, UserID: u.ID, ActorID: u.ID, Tenant: u.Tenant, SessionID: p.SessionID})
 	return s.enqueue(ctx, jobPasswordChanged, map[string]string{"user": u.ID})
 }
 
-// setPassword stores a new password and ends every session but keep. Sessions
-// end before as well as after: after, because one could begin with the old
-// password meanwhile; before, so that a crash in between leaves none alive.
-func (s *Service) setPassword(ctx context.Context, u User, field, password, keep string) error {
+// checkPassword says what is wrong with a password that u wants to have.
+func (s *Service) checkPassword(field, password string, u User) error {
 	if err := s.cfg.Passwords.check(field, password, u); err != nil {
+		return err
+	}
+	if s.hasher.common.has(normalPassword(password)) {
+		return badField(field, "is one of the passwords that are tried first: choose another")
+	}
+	return nil
+}
+
+// setPassword stores a new password, if the user is still as they are required
+// to be, and ends every session but keep. Sessions end before as well as after:
+// after, because one could begin with the old password meanwhile; before, so
+// that a crash in between leaves none alive. One-time tokens end too: an address
+// that an intruder wanted to have confirmed would be a way back in.
+func (s *Service) setPassword(ctx context.Context, u User, require func(User) error, field, password, keep string) error {
+	if err := s.checkPassword(field, password, u); err != nil {
 		return err
 	}
 	hash, err := s.hasher.Hash(ctx, password)
@@ -244,22 +349,23 @@ func (s *Service) setPassword(ctx context.Context, u User, field, password, keep
 	if err := s.endSessions(ctx, u.ID, keep); err != nil {
 		return fmt.Errorf("ending sessions: %w", err)
 	}
-	if _, err := s.change(ctx, u.ID, func(u *User) error { u.PasswordHash = hash; return nil }); err != nil {
+	_, err = s.change(ctx, u.ID, func(u *User) error {
+		if err := require(*u); err != nil {
+			return err
+		}
+		u.PasswordHash = hash
+		return nil
+	})
+	if err != nil {
 		return err
+	}
+	if err := s.store.DeleteTokens(ctx, u.ID); err != nil {
+		return fmt.Errorf("deleting one-time tokens: %w", err)
 	}
 	if err := s.endSessions(ctx, u.ID, keep); err != nil {
 		return fmt.Errorf("ending sessions: %w", err)
 	}
 	return nil
-}
-
-// setUsername changes the name and what follows from it.
-func setUsername(u *User, name string) error {
-	n, err := parseUsername(name)
-	if err == nil {
-		u.Username, u.UsernameKey, u.UsernameSkeleton = n.display, n.key, n.skeleton
-	}
-	return err
 }
 
 // change reads, edits and stores a user until nobody else was faster.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
@@ -14,7 +13,9 @@ import (
 // User administration. Who may call these is the policy's decision; what is
 // decided here is whom they may be about: an administrator of one tenant does
 // not see another's users, and nobody but a holder of the super role moves users
-// between tenants or gives that role. A nil Principal is the operator.
+// between tenants, gives that role, or touches those who have it: whoever may
+// set their e-mail address may reset their password. A nil Principal is the
+// operator.
 
 // Users returns a page of users, and the cursor of the next one ("" at the end).
 // search is the beginning of a username or, with an "@", of an e-mail address.
@@ -77,50 +78,28 @@ type Change struct {
 // UpdateUser changes a user. What tokens say of them counts from their next
 // request on, because their access tokens are refused from then on.
 func (s *Service) UpdateUser(ctx context.Context, p *Principal, id string, in Change, client Client) (User, error) {
-	before, err := s.UserByID(ctx, p, id)
+	before, u, err := s.alter(ctx, p, id, client, func(u *User) error { return s.applyChange(u, in, p) })
 	if err != nil {
 		return User{}, err
-	}
-	if in.Tenant != nil && s.reach(p) != nil && *in.Tenant != before.Tenant {
-		return User{}, ErrRoleNotAllowed
-	}
-	edit := func(u *User) error { return s.applyChange(u, in, p) }
-	after := before
-	if err := edit(&after); err != nil {
-		return User{}, err
-	}
-	// The set of administrators must never hold somebody who is none: leave it
-	// before ceasing to be one, enter it after having become one.
-	was, will := s.administers(before), s.administers(after)
-	if was && !will {
-		if err := s.store.ReleaseAdministrator(ctx, id); err != nil {
-			return User{}, fmt.Errorf("releasing an administrator: %w", err)
-		}
-	}
-	u, err := s.change(ctx, id, edit)
-	if settleErr := s.settleAdministrator(ctx, id); err == nil {
-		err = settleErr
-	}
-	if err != nil {
-		return User{}, err
-	}
-	if err := s.revoke(ctx, Revocation{Kind: RevokeUser, ID: id, MinEpoch: u.Epoch}); err != nil {
-		return User{}, fmt.Errorf("revoking tokens: %w", err)
 	}
 	if !u.Active {
-		if err := s.endSessions(ctx, id, ""); err != nil {
-			return User{}, fmt.Errorf("ending sessions: %w", err)
+		if err := s.shutOut(ctx, id); err != nil {
+			return User{}, err
 		}
 	}
-	s.audit(ctx, client, AuditRecord{Event: EventUserChanged, UserID: id, ActorID: actor(p), Tenant: u.Tenant, Details: describeChange(before, u)})
-	if u.EmailKey != before.EmailKey {
-		return u, s.enqueue(ctx, jobVerify, map[string]string{"user": id, "email": u.Email})
+	if u.EmailKey == before.EmailKey {
+		return u, nil
 	}
-	return u, nil
+	// A link to the address that was replaced must not bring it back.
+	return u, errors.Join(
+		s.store.DeleteTokens(ctx, id),
+		s.enqueue(ctx, jobVerify, verifyJob(u, u.Email)),
+		s.enqueue(ctx, jobEmailChanged, map[string]string{"user": id, "email": before.Email}),
+	)
 }
 
 func (s *Service) applyChange(u *User, in Change, p *Principal) error {
-	var rolesErr, emailErr error
+	var rolesErr, emailErr, tenantErr error
 	if in.Roles != nil {
 		u.Roles, rolesErr = s.parseRoles(*in.Roles, p)
 	}
@@ -133,32 +112,90 @@ func (s *Service) applyChange(u *User, in Change, p *Principal) error {
 			u.Email, u.EmailKey, u.EmailVerified = address.display, address.key, false
 		}
 	}
-	if in.Tenant != nil {
-		u.Tenant = *in.Tenant
+	if in.Tenant != nil && *in.Tenant != u.Tenant {
+		if s.reach(p) != nil {
+			return ErrRoleNotAllowed
+		}
+		u.Tenant, tenantErr = parseTenant(*in.Tenant)
 	}
-	u.Epoch++
-	return fieldErrors(rolesErr, emailErr)
+	return fieldErrors(rolesErr, emailErr, tenantErr)
 }
 
-// DeleteUser removes a user, their sessions and tokens.
+// alter edits a user in p's reach, and what it has read is what it replaces:
+// whatever edit and the checks here have seen is still so when it is stored.
+// Access tokens are refused from then on. It returns the user before and after.
+//
+// The set of administrators must never hold somebody who is none: they leave it
+// before ceasing to be one, and enter it after having become one.
+func (s *Service) alter(ctx context.Context, p *Principal, id string, client Client, edit func(*User) error) (before, after User, err error) {
+	counts := false // in the set of administrators, at some time of this
+	for {
+		if before, err = s.alterable(ctx, p, id); err != nil {
+			break
+		}
+		after = before
+		if err = edit(&after); err != nil {
+			break
+		}
+		after.Epoch++
+		after.UpdatedAt = s.now()
+		was, will := s.administers(before), s.administers(after)
+		counts = counts || was || will
+		if was && !will {
+			if err = s.store.ReleaseAdministrator(ctx, id); err != nil {
+				err = fmt.Errorf("releasing an administrator: %w", err)
+				break
+			}
+		}
+		if after, err = s.store.UpdateUser(ctx, after); err == nil {
+			s.audit(ctx, client, AuditRecord{Event: EventUserChanged, UserID: id, ActorID: actor(p), Tenant: after.Tenant, Details: describeChange(before, after)})
+			if err = s.revoke(ctx, Revocation{Kind: RevokeUser, ID: id, MinEpoch: after.Epoch}); err != nil {
+				err = fmt.Errorf("revoking tokens: %w", err)
+			}
+			break
+		}
+		if !errors.Is(err, ErrConflict) || ctx.Err() != nil {
+			err = fmt.Errorf("storing a user: %w", err)
+			break
+		}
+	}
+	if counts {
+		bounded, cancel := detached(ctx)
+		defer cancel()
+		err = errors.Join(err, s.settleAdministrator(bounded, id))
+	}
+	return before, after, err
+}
+
+// mayAlter reports whether p may change u, who is in p's reach.
+func (s *Service) mayAlter(p *Principal, u User) bool {
+	return s.reach(p) == nil || !s.isSuper(u.Roles)
+}
+
+// shutOut ends what a user could still come in by: sessions and mailed links.
+func (s *Service) shutOut(ctx context.Context, id string) error {
+	if err := s.endSessions(ctx, id, ""); err != nil {
+		return fmt.Errorf("ending sessions: %w", err)
+	}
+	if err := s.store.DeleteTokens(ctx, id); err != nil {
+		return fmt.Errorf("deleting one-time tokens: %w", err)
+	}
+	return nil
+}
+
+// DeleteUser removes a user, their sessions and tokens. They are disabled first:
+// when the store fails in between, nobody is left who is half there and can
+// still come in, and deleting can be tried again.
 func (s *Service) DeleteUser(ctx context.Context, p *Principal, id string, client Client) error {
-	u, err := s.UserByID(ctx, p, id)
+	_, u, err := s.alter(ctx, p, id, client, func(u *User) error { u.Active = false; return nil })
 	if err != nil {
 		return err
 	}
-	if err := s.store.ReleaseAdministrator(ctx, id); err != nil {
-		return fmt.Errorf("releasing an administrator: %w", err)
+	if err := s.shutOut(ctx, id); err != nil {
+		return err
 	}
 	if err := s.store.DeleteUser(ctx, id); err != nil {
-		return errors.Join(fmt.Errorf("deleting a user: %w", err), s.settleAdministrator(ctx, id))
-	}
-	err = errors.Join(
-		s.revoke(ctx, Revocation{Kind: RevokeUser, ID: id, MinEpoch: math.MaxInt64}),
-		s.endSessions(ctx, id, ""),
-		s.store.DeleteTokens(ctx, id),
-	)
-	if err != nil {
-		return fmt.Errorf("removing what a deleted user had: %w", err)
+		return fmt.Errorf("deleting a user: %w", err)
 	}
 	s.audit(ctx, client, AuditRecord{Event: EventUserDeleted, UserID: id, ActorID: actor(p), Tenant: u.Tenant})
 	return nil
@@ -166,7 +203,7 @@ func (s *Service) DeleteUser(ctx context.Context, p *Principal, id string, clien
 
 // LogoutUser ends every session of a user.
 func (s *Service) LogoutUser(ctx context.Context, p *Principal, id string, client Client) error {
-	u, err := s.UserByID(ctx, p, id)
+	u, err := s.alterable(ctx, p, id)
 	if err != nil {
 		return err
 	}
@@ -175,6 +212,33 @@ func (s *Service) LogoutUser(ctx context.Context, p *Principal, id string, clien
 	}
 	s.audit(ctx, client, AuditRecord{Event: EventLogout, UserID: id, ActorID: actor(p), Tenant: u.Tenant, Details: map[string]string{"scope": "forced"}})
 	return nil
+}
+
+// UnlockUser forgets the failed logins of a user, whatever addresses they came
+// from, so that the next attempt is not throttled on the account's behalf. What
+// was counted for a client's address stays.
+func (s *Service) UnlockUser(ctx context.Context, p *Principal, id string, client Client) error {
+	u, err := s.alterable(ctx, p, id)
+	if err != nil {
+		return err
+	}
+	if err := s.unlock(ctx, u); err != nil {
+		return err
+	}
+	s.audit(ctx, client, AuditRecord{Event: EventUserUnlocked, UserID: id, ActorID: actor(p), Tenant: u.Tenant})
+	return nil
+}
+
+// alterable is UserByID for what p is about to do something to.
+func (s *Service) alterable(ctx context.Context, p *Principal, id string) (User, error) {
+	u, err := s.UserByID(ctx, p, id)
+	if err != nil {
+		return User{}, fmt.Errorf("reading a user: %w", err)
+	}
+	if !s.mayAlter(p, u) {
+		return User{}, ErrRoleNotAllowed
+	}
+	return u, nil
 }
 
 // HasAdministrator reports whether anybody can administer.
@@ -215,7 +279,7 @@ func (s *Service) parseRoles(roles []string, p *Principal) ([]string, error) {
 		if !slices.Contains(known, r) && !slices.Contains(s.cfg.AdminRoles, r) && !slices.Contains(s.cfg.DefaultRoles, r) {
 			return nil, badField("roles", "must be roles that the policy knows: %s", strings.Join(known, ", "))
 		}
-		if r == s.cfg.SuperRole && s.reach(p) != nil {
+		if s.isSuper([]string{r}) && s.reach(p) != nil {
 			return nil, ErrRoleNotAllowed
 		}
 		out = append(out, r)

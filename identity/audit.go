@@ -21,6 +21,7 @@ const (
 	EventEmailVerified   = "email_verified"
 	EventUserChanged     = "user_changed"
 	EventUserDeleted     = "user_deleted"
+	EventUserUnlocked    = "user_unlocked"
 )
 
 // audit records a security-relevant event in the log and in the store. What it

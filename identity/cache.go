@@ -43,9 +43,3 @@ func (g *generations[V]) put(key string, v V) {
 	}
 	g.young[key] = v
 }
-
-func (g *generations[V]) clear() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.young, g.old = map[string]V{}, nil
-}

@@ -40,7 +40,8 @@ type Templates struct {
 }
 
 // LoadTemplates reads the templates: those in dir, where an operator replaced
-// some (dir may be ""), and the built-in ones for the rest.
+// some (dir may be nil), and the built-in ones for the rest. Each is tried, so
+// that a mistake shows now and not in a mail that cannot be written.
 func LoadTemplates(dir fs.FS) (Templates, error) {
 	builtin, err := fs.Sub(embeddedTemplates, "mail")
 	if err != nil {
@@ -67,6 +68,15 @@ func LoadTemplates(dir fs.FS) (Templates, error) {
 			return Templates{}, fmt.Errorf("mail templates: %w", err)
 		}
 	}
+	for _, name := range []string{jobReset, jobVerify, jobPasswordChanged, jobEmailChanged} {
+		subject, _, _, err := t.write(Mail{Template: name, Username: "somebody", Link: "https://example.com/", Valid: time.Hour})
+		if err == nil && strings.TrimSpace(subject) == "" {
+			err = errors.New("the first line, which is the subject, is empty")
+		}
+		if err != nil {
+			return Templates{}, fmt.Errorf("mail template %s: %w", name, err)
+		}
+	}
 	return t, nil
 }
 
@@ -77,7 +87,7 @@ func (t Templates) write(m Mail) (subject, text, html string, err error) {
 	if err := t.text.ExecuteTemplate(&b, m.Template+".txt", data); err != nil {
 		return "", "", "", fmt.Errorf("writing a mail: %w", err)
 	}
-	subject, text, _ = strings.Cut(b.String(), "\n")
+	subject, text, _ = strings.Cut(strings.ReplaceAll(b.String(), "\r\n", "\n"), "\n")
 	b.Reset()
 	if err := t.html.ExecuteTemplate(&b, m.Template+".html", data); err != nil {
 		return "", "", "", fmt.Errorf("writing a mail: %w", err)
@@ -173,7 +183,7 @@ func (s *SMTPMailer) Send(ctx context.Context, m Mail) error {
 		return err
 	}
 	msg := mail.NewMsg()
-	if err := errors.Join(msg.From(s.cfg.From), msg.To(m.To)); err != nil {
+	if err := errors.Join(msg.From(s.cfg.From), msg.To(deliverable(m.To))); err != nil {
 		return errors.New("addressing a mail: the address is not accepted") // the cause quotes it
 	}
 	msg.Subject(subject)
@@ -189,4 +199,15 @@ func (s *SMTPMailer) Send(ctx context.Context, m Mail) error {
 		return fmt.Errorf("sending a mail: %w", err)
 	}
 	return nil
+}
+
+// deliverable writes an address's domain in the form that every mail server
+// knows (RFC 5890).
+func deliverable(address string) string {
+	local, domain, _ := strings.Cut(address, "@")
+	ascii, err := domainKey(domain)
+	if err != nil {
+		return address // for the server to refuse
+	}
+	return local + "@" + ascii
 }

@@ -45,25 +45,77 @@ type username struct {
 // between them. "@" is not among them, so that no username can be somebody's
 // e-mail address.
 func parseUsername(s string) (username, error) {
-	if n := utf8.RuneCountInString(s); !utf8.ValidString(s) || n < minUsernameRunes || n > maxUsernameRunes {
+	display := norm.NFC.String(s)
+	if n := utf8.RuneCountInString(display); n < minUsernameRunes || n > maxUsernameRunes {
 		return username{}, badField("username", "must have %d to %d characters", minUsernameRunes, maxUsernameRunes)
 	}
-	key, err := usernameKey(s)
-	if err != nil {
+	key, err := usernameKey(display)
+	if err != nil || !utf8.ValidString(s) {
 		return username{}, badField("username", "may contain letters, digits, and . _ - between them")
 	}
 	for i, r := range key {
 		inner := i > 0 && i < len(key)-1
-		if !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.IsMark(r) && !(inner && strings.ContainsRune("._-", r)) {
+		if !unicode.IsLetter(r) && !unicode.IsDigit(r) && (!unicode.IsMark(r) || i == 0) && (!inner || !strings.ContainsRune("._-", r)) {
 			return username{}, badField("username", "may contain letters, digits, and . _ - between them")
 		}
 	}
-	return username{display: norm.NFC.String(s), key: key, skeleton: strings.ToLower(confusables.Skeleton(key))}, nil
+	if mixesScripts(key) {
+		return username{}, badField("username", "must not mix letters of several scripts")
+	}
+	return username{display: display, key: key, skeleton: usernameSkeleton(display)}, nil
 }
 
-// usernameKey is what usernames are compared by.
+// usernameKey is what usernames are compared by. It fails for what the profile
+// does not allow, and for the rare text that the profile would change once more
+// when applied to its own result (RFC 8264 §7): that would not be one name.
 func usernameKey(s string) (string, error) {
-	return precis.UsernameCaseMapped.String(s)
+	key, err := precis.UsernameCaseMapped.String(s)
+	if err != nil {
+		return "", fmt.Errorf("username: %w", err)
+	}
+	if again, err := precis.UsernameCaseMapped.String(key); err != nil || again != key || key == "" {
+		return "", errors.New("username: has no stable form")
+	}
+	return key, nil
+}
+
+// usernameSkeleton is equal for names that look alike. It is made of what is
+// shown, in its case: the capital I of "aIice" is the l of "alice", and capitals
+// of other scripts look Latin that do not in lower case. Names that differ in
+// case only count as alike, so i and l do too.
+func usernameSkeleton(display string) string {
+	s := norm.NFKC.String(display) // of what usernames may have, only width changes
+	s = strings.ReplaceAll(strings.ToLower(confusables.Skeleton(s)), "i", "l")
+	return confusables.Skeleton(s) // once more, for what only lower case looks like: "m" and "rn"
+}
+
+// mixesScripts reports whether a name has letters of scripts that are not
+// written together: the "highly restrictive" level of UTS 39 §5.2. Within one
+// script the skeleton finds what looks alike; across several it could not,
+// because case changes what a letter looks like.
+func mixesScripts(name string) bool {
+	scripts := map[string]bool{}
+	for _, r := range name {
+		for script, table := range unicode.Scripts {
+			if script != "Common" && script != "Inherited" && unicode.Is(table, r) {
+				scripts[script] = true
+			}
+		}
+	}
+	if len(scripts) < 2 {
+		return false
+	}
+	delete(scripts, "Latin")
+	delete(scripts, "Han")
+	japanese := scripts["Hiragana"] || scripts["Katakana"]
+	delete(scripts, "Hiragana")
+	delete(scripts, "Katakana")
+	if japanese {
+		return len(scripts) > 0
+	}
+	delete(scripts, "Bopomofo") // together with Hangul it would be odd, but nothing looks alike
+	delete(scripts, "Hangul")
+	return len(scripts) > 0
 }
 
 // email is an address as its owner typed it and what it is compared by.
@@ -78,22 +130,42 @@ type email struct {
 func parseEmail(s string) (email, error) {
 	wrong := badField("email", "must be an e-mail address")
 	local, domain, ok := strings.Cut(s, "@")
-	if !ok || len(s) > maxEmailBytes || !utf8.ValidString(s) || local == "" || len(local) > 64 || !strings.Contains(domain, ".") {
+	if !ok || len(s) > maxEmailBytes || len(local) > 64 {
 		return email{}, wrong
 	}
-	for _, r := range local {
+	// The profile of usernames refuses what is invisible or has several forms.
+	localKey, err := usernameKey(local)
+	if err != nil || strings.HasPrefix(localKey, ".") || strings.HasSuffix(localKey, ".") || strings.Contains(localKey, "..") {
+		return email{}, wrong
+	}
+	for _, r := range localKey {
 		if !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.IsMark(r) && !strings.ContainsRune("!#$%&'*+-/=?^_`{|}~.", r) {
 			return email{}, wrong
 		}
 	}
-	if strings.HasPrefix(local, ".") || strings.HasSuffix(local, ".") || strings.Contains(local, "..") {
+	domainKey, err := domainKey(domain)
+	if err != nil || len(localKey)+1+len(domainKey) > maxEmailBytes {
 		return email{}, wrong
 	}
+	return email{display: norm.NFC.String(s), key: localKey + "@" + domainKey}, nil
+}
+
+// domainKey is a domain name of at least two labels in its ASCII form.
+func domainKey(domain string) (string, error) {
 	ascii, err := idna.Lookup.ToASCII(domain)
-	if err != nil || ascii == "" || strings.HasSuffix(ascii, ".") {
-		return email{}, wrong
+	if err != nil {
+		return "", fmt.Errorf("domain: %w", err)
 	}
-	return email{display: norm.NFC.String(s), key: strings.ToLower(norm.NFKC.String(local)) + "@" + strings.ToLower(ascii)}, nil
+	labels := strings.Split(ascii, ".")
+	for _, label := range labels {
+		if label == "" || len(label) > 63 { // RFC 1035 §2.3.4; the profile does not look
+			return "", errors.New("domain: a label is empty or too long")
+		}
+	}
+	if len(labels) < 2 {
+		return "", errors.New("domain: has one label only")
+	}
+	return strings.ToLower(ascii), nil
 }
 
 // PasswordRules is what a new password must satisfy. There are no composition
@@ -119,6 +191,21 @@ func (r PasswordRules) check(field, password string, u User) error {
 		return badField(field, "must not be the username or the e-mail address")
 	}
 	return nil
+}
+
+// maxTenantBytes bounds the name of a tenant.
+const maxTenantBytes = 64
+
+// parseTenant accepts what is safe in a header field and in a list of them; ""
+// is the default tenant.
+func parseTenant(s string) (string, error) {
+	ok := func(r rune) bool {
+		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("._-", r)
+	}
+	if len(s) > maxTenantBytes || strings.ContainsFunc(s, func(r rune) bool { return !ok(r) }) {
+		return "", badField("tenant", "may have at most %d letters, digits, and . _ -", maxTenantBytes)
+	}
+	return s, nil
 }
 
 // fieldErrors joins the problems of several fields; nil if there are none.

@@ -12,14 +12,15 @@ import (
 // when the job runs, so that none waits in the store.
 const (
 	jobReset           = "reset"            // email, ip, request_id
-	jobVerify          = "verify"           // user, email
+	jobVerify          = "verify"           // user, email, as_of
 	jobPasswordChanged = "password_changed" // user
 	jobEmailChanged    = "email_changed"    // user, email: the old address
 )
 
 const (
-	jobLease    = time.Minute // for one attempt; a crash costs that much delay
-	jobAttempts = 12          // with doubling pauses: about two days
+	storeWait   = 10 * time.Second // for the store, in work that no caller bounds
+	jobLease    = time.Minute      // for one attempt; a crash costs that much delay
+	jobAttempts = 12               // with doubling pauses: about two days
 	jobPause    = 30 * time.Second
 	jobPauseMax = 12 * time.Hour
 	jobPoll     = time.Second // for what other replicas enqueued and what is due again
@@ -28,15 +29,45 @@ const (
 
 // enqueue promises work. When it returns, the promise survives a crash.
 func (s *Service) enqueue(ctx context.Context, kind string, data map[string]string) error {
-	now := s.now()
-	if err := s.store.Enqueue(ctx, Job{ID: newID(), Kind: kind, Data: data, CreatedAt: now, NextAt: now}); err != nil {
-		return fmt.Errorf("enqueueing a mail: %w", err)
+	if _, err := s.add(ctx, kind, data, s.now()); err != nil {
+		return err
 	}
+	s.wakeUp()
+	return nil
+}
+
+// promise enqueues work about something that is only about to be stored. It
+// becomes due by redeem, or by itself a little later.
+func (s *Service) promise(ctx context.Context, kind string, data map[string]string) (id string, err error) {
+	return s.add(ctx, kind, data, s.now().Add(jobLease))
+}
+
+func (s *Service) redeem(ctx context.Context, id string) {
+	if err := s.store.RetryJob(ctx, id, s.now()); err != nil {
+		s.log.WarnContext(ctx, "a mail will be late", "job", id, "error", err)
+		return
+	}
+	s.wakeUp()
+}
+
+func (s *Service) add(ctx context.Context, kind string, data map[string]string, due time.Time) (id string, err error) {
+	id = newID()
+	if err := s.store.Enqueue(ctx, Job{ID: id, Kind: kind, Data: data, CreatedAt: s.now(), NextAt: due}); err != nil {
+		return "", fmt.Errorf("enqueueing a mail: %w", err)
+	}
+	return id, nil
+}
+
+func (s *Service) wakeUp() {
 	select {
 	case s.wake <- struct{}{}:
 	default: // Run is awake
 	}
-	return nil
+}
+
+// detached is for what must be tried even if the caller has gone.
+func detached(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), storeWait)
 }
 
 // Run does the service's background work until ctx ends: it keeps promises made
@@ -59,9 +90,11 @@ func (s *Service) Run(ctx context.Context) {
 		case <-s.wake:
 		case <-poll.C:
 		case <-sweep.C:
-			if _, err := s.store.Sweep(ctx, s.now()); err != nil && ctx.Err() == nil {
+			bounded, cancel := context.WithTimeout(ctx, sweepEvery)
+			if _, err := s.store.Sweep(bounded, s.now()); err != nil && ctx.Err() == nil {
 				s.log.Error("expired records cannot be swept", "error", err)
 			}
+			cancel()
 		}
 	}
 }
@@ -69,7 +102,7 @@ func (s *Service) Run(ctx context.Context) {
 // runDue does every job that is due. The error is the store's.
 func (s *Service) runDue(ctx context.Context) error {
 	for ctx.Err() == nil {
-		job, err := s.store.ClaimJob(ctx, s.now(), jobLease)
+		job, err := s.claim(ctx)
 		if errors.Is(err, ErrNotFound) {
 			return nil
 		}
@@ -86,9 +119,17 @@ func (s *Service) runDue(ctx context.Context) error {
 	return nil
 }
 
+func (s *Service) claim(ctx context.Context) (Job, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeWait)
+	defer cancel()
+	return s.store.ClaimJob(ctx, s.now(), jobLease)
+}
+
 // settle finishes a job that was done or has failed for the last time, and has
 // another tried again later.
 func (s *Service) settle(ctx context.Context, job Job, failure error) error {
+	ctx, cancel := context.WithTimeout(ctx, storeWait)
+	defer cancel()
 	if failure == nil || errors.Is(failure, ErrNotFound) { // its user or address is gone
 		return s.store.FinishJob(ctx, job.ID)
 	}
@@ -123,15 +164,24 @@ func (s *Service) do(ctx context.Context, job Job) error {
 		if !u.Active {
 			return nil
 		}
-		m.Link, err = s.link(ctx, s.cfg.ResetLink, OneTimeToken{Purpose: PurposeReset, UserID: u.ID, Email: u.Email, ExpiresAt: s.now().Add(s.cfg.ResetTTL)})
 		m.Valid = s.cfg.ResetTTL
-		if err == nil {
+		m.Link, err = s.link(ctx, s.cfg.ResetLink, OneTimeToken{Purpose: PurposeReset, UserID: u.ID, Email: u.Email, ExpiresAt: s.now().Add(m.Valid)})
+		if err == nil && job.Attempts == 1 {
 			s.audit(ctx, Client{IP: job.Data["ip"], RequestID: job.Data["request_id"]}, AuditRecord{Event: EventResetRequested, UserID: u.ID, Tenant: u.Tenant})
 		}
 	case jobVerify:
-		m.To = job.Data["email"]
-		m.Link, err = s.link(ctx, s.cfg.VerifyLink, OneTimeToken{Purpose: PurposeVerify, UserID: u.ID, Email: m.To, ExpiresAt: s.now().Add(s.cfg.VerifyTTL)})
-		m.Valid = s.cfg.VerifyTTL
+		if s.cfg.VerifyLink == "" || !mayVerify(u, job) {
+			return nil
+		}
+		m.To, m.Valid = job.Data["email"], s.cfg.VerifyTTL
+		m.Link, err = s.link(ctx, s.cfg.VerifyLink, OneTimeToken{Purpose: PurposeVerify, UserID: u.ID, Email: m.To, ExpiresAt: s.now().Add(m.Valid)})
+		if err != nil {
+			break
+		}
+		// Whoever has ended the wish meanwhile has not ended this token.
+		if u, err = s.store.User(ctx, u.ID); err == nil && !mayVerify(u, job) {
+			return s.store.DeleteTokens(ctx, u.ID)
+		}
 	case jobEmailChanged:
 		m.To = job.Data["email"]
 	case jobPasswordChanged:
@@ -143,6 +193,22 @@ func (s *Service) do(ctx context.Context, job Job) error {
 	}
 	return s.mailer.Send(ctx, m)
 }
+
+// verifyJob is the wish to have an address confirmed as u's.
+func verifyJob(u User, address string) map[string]string {
+	return map[string]string{"user": u.ID, "email": address, "as_of": asOf(u)}
+}
+
+// mayVerify reports whether the wish still counts. The address of the account
+// can always be confirmed; another one would replace it, and whoever changed the
+// password or the address since has put an end to such plans.
+func mayVerify(u User, job Job) bool {
+	address, err := parseEmail(job.Data["email"])
+	return err == nil && u.Active && (address.key == u.EmailKey || job.Data["as_of"] == asOf(u))
+}
+
+// asOf is equal as long as the password and the address of a user are.
+func asOf(u User) string { return digest(u.PasswordHash + "|" + u.EmailKey) }
 
 // link puts a fresh token into a link.
 func (s *Service) link(ctx context.Context, link string, t OneTimeToken) (string, error) {

@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 
+	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/text/unicode/norm"
 )
 
@@ -17,7 +19,7 @@ var ErrBusy = errors.New("too many passwords are waiting to be checked")
 // hashing may take.
 type PasswordConfig struct {
 	Hash    string // "bcrypt" or "argon2id"
-	Cost    int    // bcrypt's; 4 to 31
+	Cost    int    // bcrypt's; 4 to 16
 	Workers int    // hashes at a time
 	Queue   int    // callers that may wait for a worker
 }
@@ -30,6 +32,7 @@ type Hasher struct {
 	slots   chan struct{}
 	waiting atomic.Int64
 	decoy   string // a hash of the configured kind that no password opens
+	common  commonPasswords
 }
 
 // NewHasher returns a Hasher. It hashes once, to have a decoy.
@@ -37,8 +40,17 @@ func NewHasher(cfg PasswordConfig) (*Hasher, error) {
 	if cfg.Workers < 1 {
 		return nil, errors.New("a hasher needs a worker")
 	}
+	if cfg.Hash != "bcrypt" && cfg.Hash != "argon2id" {
+		return nil, fmt.Errorf("unknown password hash %q", cfg.Hash)
+	}
+	if cfg.Hash == "bcrypt" && (cfg.Cost < bcrypt.MinCost || cfg.Cost > maxBcryptCost) {
+		return nil, fmt.Errorf("bcrypt's cost must be %d to %d", bcrypt.MinCost, maxBcryptCost)
+	}
 	h := &Hasher{cfg: cfg, slots: make(chan struct{}, cfg.Workers)}
 	var err error
+	if h.common, err = loadCommonPasswords(); err != nil {
+		return nil, err
+	}
 	if h.decoy, err = h.hash(rand.Text()); err != nil {
 		return nil, err
 	}
@@ -62,13 +74,21 @@ func (h *Hasher) Verify(ctx context.Context, hash, password string) (ok, stale b
 		return false, false, err
 	}
 	defer h.release()
-	password = normalPassword(password)
-	if hash == "" {
-		_, err := verifyHash(h.decoy, password)
+	known := hash != ""
+	if !known {
+		hash = h.decoy
+	}
+	normal := normalPassword(password)
+	if ok, err = verifyHash(hash, normal); err != nil {
 		return false, false, err
 	}
-	ok, err = verifyHash(hash, password)
-	return ok, ok && !h.current(hash, password), err
+	if !ok && normal != password {
+		// Other systems have hashed what was typed. The second try costs every
+		// account the same, and is the last one: the hash is stale.
+		ok, err = verifyHash(hash, password)
+		return ok && known, ok && known, err
+	}
+	return ok && known, ok && known && !h.current(hash, normal), nil
 }
 
 // acquire waits for a worker's place, unless too many wait already.
@@ -107,9 +127,9 @@ func (h *Hasher) hash(password string) (string, error) {
 // current reports whether hash is of the kind that hash would make today.
 func (h *Hasher) current(hash, password string) bool {
 	if h.argon2id(password) {
-		return isCurrentArgon2id(hash)
+		return strings.HasPrefix(hash, currentArgon2id())
 	}
-	return bcryptCost(hash) == h.cfg.Cost
+	return bcryptCost(hash) == h.cfg.Cost // 0 for other kinds
 }
 
 // normalPassword makes equal what keyboards and systems write differently (NIST

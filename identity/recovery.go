@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"strings"
 )
 
 // Forgot promises a reset link to an address, if somebody has it. All that
@@ -28,26 +27,32 @@ func (s *Service) Forgot(ctx context.Context, addr string, client Client) error 
 // Reset sets a new password by a mailed token and ends all the user's sessions.
 func (s *Service) Reset(ctx context.Context, token, password string, client Client) error {
 	// Whatever can be refused without the token is refused before it is spent.
-	if err := s.cfg.Passwords.check("new_password", password, User{}); err != nil {
+	if err := s.checkPassword("new_password", password, User{}); err != nil {
 		return err
 	}
 	t, err := s.take(ctx, PurposeReset, token)
 	if err != nil {
 		return err
 	}
-	u, err := s.store.User(ctx, t.UserID)
-	if err == nil && (!u.Active || !strings.EqualFold(u.Email, t.Email)) {
-		err = ErrNotFound // the address is no longer theirs, or nobody's
+	// The mail has proved something only while the address is the user's.
+	theirs := func(u User) error {
+		if !u.Active || u.Email != t.Email {
+			return ErrTokenUsed
+		}
+		return nil
 	}
-	if errors.Is(err, ErrNotFound) {
-		return ErrTokenUsed
+	u, err := s.store.User(ctx, t.UserID)
+	if err == nil {
+		err = theirs(u)
 	}
 	if err == nil {
-		err = s.setPassword(ctx, u, "new_password", password, "")
+		err = s.unlock(ctx, u) // the owner is back, whoever has been guessing
+	}
+	if err == nil {
+		err = s.setPassword(ctx, u, theirs, "new_password", password, "")
 	}
 	if err != nil {
-		// The link did not do what it was for: let it be used again.
-		return errors.Join(err, s.store.PutToken(context.WithoutCancel(ctx), t))
+		return s.giveBack(ctx, t, err)
 	}
 	s.audit(ctx, client, AuditRecord{Event: EventPasswordReset, UserID: u.ID, ActorID: u.ID, Tenant: u.Tenant})
 	return s.enqueue(ctx, jobPasswordChanged, map[string]string{"user": u.ID})
@@ -64,7 +69,7 @@ func (s *Service) VerifyEmail(ctx context.Context, token string, client Client) 
 	if err != nil {
 		return ErrTokenUsed
 	}
-	var old string
+	var old string // the address that was replaced
 	u, err := s.change(ctx, t.UserID, func(u *User) error {
 		if old = ""; u.EmailKey != address.key {
 			old = u.Email
@@ -73,21 +78,30 @@ func (s *Service) VerifyEmail(ctx context.Context, token string, client Client) 
 		u.Email, u.EmailKey, u.EmailVerified = address.display, address.key, true
 		return nil
 	})
-	if errors.Is(err, ErrNotFound) {
-		return ErrTokenUsed
-	}
 	if err != nil {
-		return err
+		return s.giveBack(ctx, t, err)
 	}
 	s.audit(ctx, client, AuditRecord{Event: EventEmailVerified, UserID: u.ID, ActorID: u.ID, Tenant: u.Tenant})
 	if old == "" {
 		return nil
 	}
-	// Tokens that carry the old address must not outlive it.
-	if err := s.revoke(ctx, Revocation{Kind: RevokeUser, ID: u.ID, MinEpoch: u.Epoch}); err != nil {
-		return fmt.Errorf("revoking tokens: %w", err)
+	// Tokens that carry the old address must not outlive it, and its reader must
+	// know. That the one fails is no reason to leave the other.
+	return errors.Join(
+		s.revoke(ctx, Revocation{Kind: RevokeUser, ID: u.ID, MinEpoch: u.Epoch}),
+		s.enqueue(ctx, jobEmailChanged, map[string]string{"user": u.ID, "email": old}),
+	)
+}
+
+// giveBack makes a spent token usable again if what it was for has failed for
+// another reason than the token's own.
+func (s *Service) giveBack(ctx context.Context, t OneTimeToken, err error) error {
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrTokenUsed) {
+		return ErrTokenUsed
 	}
-	return s.enqueue(ctx, jobEmailChanged, map[string]string{"user": u.ID, "email": old})
+	bounded, cancel := detached(ctx)
+	defer cancel()
+	return errors.Join(err, s.store.PutToken(bounded, t))
 }
 
 // mint stores a new one-time token in place of an older one and returns what is

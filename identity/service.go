@@ -111,12 +111,17 @@ func newID() string {
 
 // isAdministrator reports whether any of roles administers.
 func (s *Service) isAdministrator(roles []string) bool {
-	return slices.ContainsFunc(roles, func(r string) bool { return r == s.cfg.SuperRole || slices.Contains(s.cfg.AdminRoles, r) })
+	return s.isSuper(roles) || slices.ContainsFunc(roles, func(r string) bool { return slices.Contains(s.cfg.AdminRoles, r) })
+}
+
+// isSuper reports whether the super role, if there is one, is among roles.
+func (s *Service) isSuper(roles []string) bool {
+	return s.cfg.SuperRole != "" && slices.Contains(roles, s.cfg.SuperRole)
 }
 
 // reach is the tenant that p may administer; nil is all of them.
 func (s *Service) reach(p *Principal) *string {
-	if p == nil || slices.Contains(p.Roles, s.cfg.SuperRole) {
+	if p == nil || s.isSuper(p.Roles) {
 		return nil // nil is the operator at the command line
 	}
 	return &p.Tenant
@@ -126,13 +131,4 @@ func (s *Service) reach(p *Principal) *string {
 func (s *Service) revoke(ctx context.Context, r Revocation) error {
 	r.ExpiresAt = s.now().Add(s.tokens.AccessTTL() + time.Minute)
 	return s.revocations.Revoke(ctx, r)
-}
-
-// endSessions ends the user's sessions but keep, tokens included.
-func (s *Service) endSessions(ctx context.Context, userID, keep string) error {
-	ended, err := s.store.DeleteSessions(ctx, userID, keep)
-	for _, id := range ended {
-		err = errors.Join(err, s.revoke(ctx, Revocation{Kind: RevokeSession, ID: id}))
-	}
-	return err
 }

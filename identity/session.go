@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -68,7 +69,9 @@ func (c refreshCodec) decode(token string) (sessionID string, counter int64, err
 		return "", 0, ErrTokenInvalid
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(token[len(refreshPrefix):])
-	if err != nil || b[0] != refreshVersion || !hmac.Equal(b[refreshBody:], c.mac(b[:refreshBody])) {
+	// Decoders skip line breaks, which would make for other spellings, and for
+	// fewer bytes than the length promises.
+	if err != nil || len(b) != refreshBody+refreshMAC || b[0] != refreshVersion || !hmac.Equal(b[refreshBody:], c.mac(b[:refreshBody])) {
 		return "", 0, ErrTokenInvalid
 	}
 	id, err := uuid.FromBytes(b[1:17])
@@ -89,7 +92,8 @@ func (s *Service) begin(ctx context.Context, u User, client Client) (Grant, erro
 	now := s.now()
 	session := Session{
 		ID: newID(), UserID: u.ID,
-		UserAgent: clip(client.UserAgent, 256), IP: client.IP,
+		// The header is bytes; stores and JSON want text.
+		UserAgent: clip(strings.ToValidUTF8(client.UserAgent, "\uFFFD"), 256), IP: client.IP,
 		CreatedAt: now, RotatedAt: now, EndsAt: now.Add(s.cfg.SessionTTL),
 	}
 	session.ExpiresAt = s.idleEnd(session, now)
@@ -99,7 +103,7 @@ func (s *Service) begin(ctx context.Context, u User, client Client) (Grant, erro
 	// Whoever ended the user's sessions between our look at the account and this
 	// session's creation has not ended this one.
 	again, err := s.store.User(ctx, u.ID)
-	if err == nil && (!again.Active || again.PasswordHash != u.PasswordHash) {
+	if errors.Is(err, ErrNotFound) || err == nil && (!again.Active || again.PasswordHash != u.PasswordHash) {
 		err = ErrBadCredentials
 	}
 	if err != nil {
@@ -149,8 +153,7 @@ func (s *Service) Refresh(ctx context.Context, token string, client Client) (Gra
 	session, err := s.rotate(ctx, id, counter, now)
 	if err != nil {
 		if errors.Is(err, ErrTokenReused) {
-			s.audit(ctx, client, AuditRecord{Event: EventTokenReuse, UserID: session.UserID, SessionID: id})
-			err = errors.Join(err, s.endSession(ctx, id))
+			err = errors.Join(err, s.endStolen(ctx, session, client))
 		}
 		return Grant{}, err
 	}
@@ -191,13 +194,55 @@ func (s *Service) rotate(ctx context.Context, id string, counter int64, now time
 	return session, ErrTokenReused
 }
 
-// endSession ends one session, tokens included; it may have ended before.
-func (s *Service) endSession(ctx context.Context, id string) error {
-	err := s.store.DeleteSession(ctx, id)
-	if errors.Is(err, ErrNotFound) {
-		err = nil
+// endStolen ends a session whose refresh token has been used by two.
+func (s *Service) endStolen(ctx context.Context, session Session, client Client) error {
+	err := s.endSession(ctx, session.ID)
+	u, userErr := s.store.User(ctx, session.UserID) // the record belongs to a tenant
+	if errors.Is(userErr, ErrNotFound) {
+		userErr = nil
 	}
-	return errors.Join(err, s.revoke(ctx, Revocation{Kind: RevokeSession, ID: id}))
+	s.audit(ctx, client, AuditRecord{Event: EventTokenReuse, UserID: session.UserID, Tenant: u.Tenant, SessionID: session.ID})
+	return errors.Join(err, userErr)
+}
+
+// endSession ends one session, tokens included; it may have ended before. The
+// tokens go first: when the store fails in between, the session is still there
+// to be ended again.
+func (s *Service) endSession(ctx context.Context, id string) error {
+	if err := s.revoke(ctx, Revocation{Kind: RevokeSession, ID: id}); err != nil {
+		return err
+	}
+	if err := s.store.DeleteSession(ctx, id); !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+// endSessions ends the user's sessions but keep, tokens included and first, for
+// the same reason. Sessions that begin meanwhile end too.
+func (s *Service) endSessions(ctx context.Context, userID, keep string) error {
+	sessions, err := s.store.Sessions(ctx, userID, s.now())
+	if err != nil {
+		return err
+	}
+	revoked := map[string]bool{}
+	revoke := func(id string) error {
+		if id == keep || revoked[id] {
+			return nil
+		}
+		revoked[id] = true
+		return s.revoke(ctx, Revocation{Kind: RevokeSession, ID: id})
+	}
+	for _, session := range sessions {
+		if err := revoke(session.ID); err != nil {
+			return err
+		}
+	}
+	ended, err := s.store.DeleteSessions(ctx, userID, keep)
+	for _, id := range ended {
+		err = errors.Join(err, revoke(id))
+	}
+	return err
 }
 
 // Logout ends sessions of the caller; their tokens are refused from the next request on.

@@ -59,14 +59,45 @@ const (
 	refreshesPerMinute   = 1000 // for a session
 )
 
-func (s *Service) loginLimits(account string, client Client) []counter {
+// loginLimits are the counters of a guess at an account's password. Those that
+// are about the account carry the number of times that it was unlocked in the
+// window, so that unlocking starts them anew, whatever the addresses. The
+// windows are one length, hence begin together: that number needs to be
+// remembered no longer than what it is about.
+func (s *Service) loginLimits(ctx context.Context, account string, client Client) ([]counter, error) {
 	l := s.cfg.LoginLimit
+	if l.Attempts <= 0 {
+		return nil, nil
+	}
+	unlocked, err := s.store.Hit(ctx, unlockKey(account), 0, l.Window, s.now())
+	if err != nil {
+		return nil, fmt.Errorf("counting an attempt: %w", err)
+	}
 	addr := network(client.IP)
 	return []counter{
-		{"login:pair:" + digest(account+"|"+addr), l, failedAttempts},
-		{"login:account:" + digest(account), Limit{l.Attempts * accountFactor, l.Window}, failedAttempts},
+		{fmt.Sprintf("login:pair:%s:%d", digest(account+"|"+addr), unlocked), l, failedAttempts},
+		{fmt.Sprintf("login:account:%s:%d", digest(account), unlocked), Limit{l.Attempts * accountFactor, l.Window}, failedAttempts},
 		{"login:address:" + addr, Limit{l.Attempts * addressFactor, l.Window}, failedAttempts},
+	}, nil
+}
+
+func unlockKey(account string) string { return "login:unlocked:" + digest(account) }
+
+// unlock forgets the failed logins of an account, by its name and its address.
+// What was counted for client addresses stays: it is not about the account.
+func (s *Service) unlock(ctx context.Context, u User) error {
+	if s.cfg.LoginLimit.Attempts <= 0 {
+		return nil
 	}
+	for _, account := range []string{u.UsernameKey, u.EmailKey} {
+		if account == "" {
+			continue
+		}
+		if _, err := s.store.Hit(ctx, unlockKey(account), 1, s.cfg.LoginLimit.Window, s.now()); err != nil {
+			return fmt.Errorf("unlocking an account: %w", err)
+		}
+	}
+	return nil
 }
 
 func registerLimit(client Client) counter {

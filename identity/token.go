@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -91,10 +92,17 @@ type TokensConfig struct {
 // Tokens issues and verifies signed tokens.
 type Tokens struct {
 	cfg         TokensConfig
-	keys        atomic.Pointer[Keyring]
+	trust       atomic.Pointer[trust]
 	parser      *jwt.Parser
-	verified    *generations[*Principal]
 	revocations *Revocations
+}
+
+// trust is a set of keys with what they have verified. The two are replaced
+// together: a token that is being verified while a key is withdrawn must not be
+// remembered afterwards.
+type trust struct {
+	keys     *Keyring
+	verified *generations[*Principal]
 }
 
 // NewTokens returns Tokens that sign with keys and ask revocations.
@@ -102,8 +110,8 @@ func NewTokens(cfg TokensConfig, keys *Keyring, revocations *Revocations) *Token
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	t := &Tokens{cfg: cfg, verified: newGenerations[*Principal](verifiedTokens), revocations: revocations}
-	t.keys.Store(keys)
+	t := &Tokens{cfg: cfg, revocations: revocations}
+	t.SetKeys(keys)
 	t.parser = jwt.NewParser(
 		jwt.WithValidMethods([]string{string(EdDSA), string(ES256), string(RS256), string(HS256)}),
 		jwt.WithIssuer(cfg.Issuer),
@@ -120,21 +128,20 @@ func NewTokens(cfg TokensConfig, keys *Keyring, revocations *Revocations) *Token
 // SetKeys replaces the keys. Tokens signed with a key that is no longer there
 // stop being valid.
 func (t *Tokens) SetKeys(keys *Keyring) {
-	t.keys.Store(keys)
-	t.verified.clear()
+	t.trust.Store(&trust{keys, newGenerations[*Principal](verifiedTokens)})
 }
 
 // JWKS is the document with the current public keys.
-func (t *Tokens) JWKS() []byte { return t.keys.Load().JWKS() }
+func (t *Tokens) JWKS() []byte { return t.trust.Load().keys.JWKS() }
 
 // AccessTTL is the lifetime of an access token.
 func (t *Tokens) AccessTTL() time.Duration { return t.cfg.AccessTTL }
 
-// Issue signs an access token for a session of u.
+// Issue signs an access token for a session of u. It fails for a token larger
+// than Verify takes: the user has more roles and permissions than fit.
 func (t *Tokens) Issue(u User, sessionID string, permissions []string) (string, error) {
 	now := t.cfg.Now()
-	key := t.keys.Load().client
-	return sign(key, typAccess, accessClaims{
+	token, err := sign(t.trust.Load().keys.client, typAccess, accessClaims{
 		RegisteredClaims: jwt.RegisteredClaims{
 			Issuer:    t.cfg.Issuer,
 			Audience:  jwt.ClaimStrings{t.cfg.Audience},
@@ -153,6 +160,10 @@ func (t *Tokens) Issue(u User, sessionID string, permissions []string) (string, 
 		Tenant:        u.Tenant,
 		Epoch:         u.Epoch,
 	})
+	if err == nil && len(token) > maxTokenBytes {
+		return "", fmt.Errorf("access token of user %s would have %d bytes, and %d are accepted", u.ID, len(token), maxTokenBytes)
+	}
+	return token, err
 }
 
 // Assert signs what an upstream named audience may believe about p, and returns
@@ -163,7 +174,7 @@ func (t *Tokens) Assert(p *Principal, audience string, permissions []string) (st
 	if p.ExpiresAt.Before(expires) {
 		expires = p.ExpiresAt
 	}
-	signed, err := sign(t.keys.Load().assertion, typAssertion, assertionClaims{
+	signed, err := sign(t.trust.Load().keys.assertion, typAssertion, assertionClaims{
 		RegisteredClaims: jwt.RegisteredClaims{
 			Issuer:    t.cfg.Issuer,
 			Audience:  jwt.ClaimStrings{audience},
@@ -185,13 +196,14 @@ func (t *Tokens) Assert(p *Principal, audience string, permissions []string) (st
 // proves is remembered for the token's exact bytes; expiry and revocation are
 // asked every time. token may be overwritten after the call.
 func (t *Tokens) Verify(token []byte) (*Principal, error) {
-	p, ok := t.verified.get(token)
+	trust := t.trust.Load()
+	p, ok := trust.verified.get(token)
 	if !ok {
 		var err error
-		if p, err = t.parse(token); err != nil {
+		if p, err = t.parse(token, trust.keys); err != nil {
 			return nil, err
 		}
-		t.verified.put(string(token), p)
+		trust.verified.put(string(token), p)
 	}
 	if now := t.cfg.Now(); !now.Before(p.ExpiresAt) {
 		return nil, ErrTokenExpired
@@ -202,12 +214,14 @@ func (t *Tokens) Verify(token []byte) (*Principal, error) {
 }
 
 // parse verifies a token from nothing.
-func (t *Tokens) parse(token []byte) (*Principal, error) {
+func (t *Tokens) parse(token []byte, keys *Keyring) (*Principal, error) {
 	if len(token) > maxTokenBytes {
 		return nil, fmt.Errorf("%w: %d bytes", ErrTokenInvalid, len(token))
 	}
+	if bytes.ContainsAny(token, "\r\n") { // base64 decoders skip them, even strict ones
+		return nil, fmt.Errorf("%w: line breaks", ErrTokenInvalid)
+	}
 	var c accessClaims
-	keys := t.keys.Load()
 	if _, err := t.parser.ParseWithClaims(string(token), &c, keys.verificationKey); err != nil {
 		if errors.Is(err, jwt.ErrTokenExpired) {
 			return nil, ErrTokenExpired

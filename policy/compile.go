@@ -15,10 +15,10 @@ import (
 // node's key is the hash of the segments that lead to it, so following a
 // literal costs one probe, and since the keys for a path depend on nothing but
 // the path, the processor can wait for several probes at once. The hash says
-// where to look; before a rule is used, [prefixMatches] says whether what was
-// found there is true. That is enough, because compile refuses (and tries
-// another seed) if two nodes share a key: whatever a false probe finds is then
-// no node that the path really leads to.
+// where to look; before a rule is used, the node's depth, its names and its
+// prefix say whether it is the one that was looked for. Nothing is missed that
+// way, because compile refuses (and tries another seed) if two nodes share a
+// key.
 //
 // The cost of a decision is bounded without regard to the number of rules:
 //   - at each depth a walk visits at most one node for each placement of names
@@ -42,9 +42,13 @@ type index struct {
 
 // node stands for a prefix of patterns. The zero node is an empty slot.
 type node struct {
-	key   uint64
-	exact list // rules of the patterns that end here
-	rest  list // rules of the patterns that end here with a "*"
+	key uint64
+	// The rules of the patterns that end here begin at from; those of patterns
+	// that end here with a "*" follow them.
+	from, exactly, beneath uint32
+	// names is the set of the segments leading here that are names: see
+	// placementOf. Together with depth and prefix it is what the node is.
+	names uint32
 	// Where document.text has the segments that lead here, in one of the patterns
 	// that begin with them.
 	prefixAt uint32
@@ -65,6 +69,12 @@ const (
 func (d *document) prefix(n *node) string {
 	return d.text[n.prefixAt : n.prefixAt+uint32(n.prefixTo)]
 }
+
+// exact returns the rules of the patterns that end at the node.
+func (n *node) exact() list { return list{n.from, n.exactly} }
+
+// rest returns the rules of the patterns that end at the node with a "*".
+func (n *node) rest() list { return list{n.from + n.exactly, n.beneath} }
 
 // list is a range of document.rules: what one pattern says, denials first and
 // then by line. A list of zero rules is none.
@@ -176,29 +186,30 @@ func (b *builder) insert(i uint32) (end uint64, rest bool, err error) {
 	}
 	at.flags |= denials
 	pattern := b.pattern(r)
-	depth := uint8(0)
+	depth, names := uint8(0), uint32(0)
 	for after, more := pattern[1:], true; more; {
 		var segment string
 		segment, after, more = cutSegment(after)
 		if segment == "*" {
 			return at.key, true, nil
 		}
-		depth++
 		var key uint64
 		if isName(segment) {
+			names |= 1 << depth
 			at.flags |= hasNames
 			key = b.hash.child(at.key, nameKey)
 		} else {
 			at.flags |= hasLiterals
 			key = b.hash.child(at.key, b.hash.segment(segment))
 		}
+		depth++
 		prefix := pattern[:len(pattern)-len(after)]
 		if more {
 			prefix = prefix[:len(prefix)-1]
 		}
 		at = b.find(key)
 		if at == nil {
-			at = b.add(node{key: key, depth: depth, prefixAt: r.text + uint32(r.patternAt), prefixTo: uint16(len(prefix))})
+			at = b.add(node{key: key, depth: depth, names: names, prefixAt: r.text + uint32(r.patternAt), prefixTo: uint16(len(prefix))})
 		} else if at.depth != depth || !samePattern(b.prefix(at), prefix) {
 			return 0, false, errCollision
 		}
@@ -248,16 +259,16 @@ func (b *builder) arrange(ends []uint64, rest []bool) {
 	slices.Sort(places)
 
 	sorted := make([]rule, len(b.rules))
-	var l *list
 	for to, p := range places {
-		if to == 0 || p>>33 != places[to-1]>>33 {
-			n := &b.slots[p>>34]
-			if l = &n.exact; p>>33&1 == 1 {
-				l = &n.rest
-			}
-			l.from = uint32(to)
+		n := &b.slots[p>>34]
+		if n.exactly+n.beneath == 0 {
+			n.from = uint32(to)
 		}
-		l.n++
+		if p>>33&1 == 0 {
+			n.exactly++
+		} else {
+			n.beneath++
+		}
 		sorted[to] = b.rules[uint32(p)]
 	}
 	b.rules = sorted
@@ -269,7 +280,7 @@ func (b *builder) tabulate() error {
 	b.scanLimit = minScan
 	longest := uint32(0)
 	for i := range b.slots {
-		longest = max(longest, b.slots[i].exact.n, b.slots[i].rest.n)
+		longest = max(longest, b.slots[i].exactly, b.slots[i].beneath)
 	}
 	if longest <= minScan {
 		return nil
@@ -288,7 +299,7 @@ func (b *builder) tabulateAll(holders func(subjectID) []subjectID) bool {
 	b.roles, b.offsets, b.choices = nil, nil, nil
 	budget := maxChoices
 	for i := range b.slots {
-		for _, l := range [...]list{b.slots[i].exact, b.slots[i].rest} {
+		for _, l := range [...]list{b.slots[i].exact(), b.slots[i].rest()} {
 			if l.n <= b.scanLimit {
 				continue
 			}
@@ -310,7 +321,7 @@ func (d *decided) adds(r *rule) bool {
 	if r.deny {
 		d.denied |= r.methods
 	} else {
-		d.allowed |= r.methods &^ d.denied
+		d.allowed |= r.methods
 	}
 	return *d != before
 }

@@ -21,8 +21,7 @@ type search struct {
 	path   string
 
 	hashes   [maxSegments]uint64
-	segments int  // of the path; those past maxSegments have no hash
-	trailing bool // the path ends in a slash: its last segment is empty
+	segments int // of the path; those past maxSegments have no hash
 
 	found, denied bool
 	deciding      uint32 // rule, if found
@@ -39,7 +38,6 @@ func (s *search) split() bool {
 		if isOdd(segment, !more) {
 			return false
 		}
-		s.trailing = segment == ""
 		if s.segments < maxSegments {
 			s.hashes[s.segments] = s.hash.segment(segment)
 		}
@@ -48,32 +46,32 @@ func (s *search) split() bool {
 }
 
 // visit looks at the node that the first depth segments of the path lead to and
-// at what is beneath. It is given the node's key so as not to wait for the node
-// to be fetched from memory before it probes for the next.
-func (s *search) visit(n *node, key uint64, depth int) {
+// at what is beneath. names is the set of segments that were taken for names.
+// It is given the node's key so as not to wait for the node to be fetched from
+// memory before it probes for the next.
+func (s *search) visit(n *node, key uint64, depth int, names uint32) {
 	if depth == s.segments {
-		s.consider(n, n.exact)
-		s.consider(n, n.rest)
+		s.consider(n, n.exact())
+		s.consider(n, n.rest())
 		return
 	}
 	if n.flags&hasLiterals != 0 {
-		s.descend(s.hash.child(key, s.hashes[depth]), depth+1)
+		s.descend(s.hash.child(key, s.hashes[depth]), depth+1, names)
 	}
-	if n.flags&hasNames != 0 && !(s.trailing && depth == s.segments-1) {
-		s.descend(s.hash.child(key, nameKey), depth+1)
+	if n.flags&hasNames != 0 {
+		s.descend(s.hash.child(key, nameKey), depth+1, names|1<<depth)
 	}
-	s.consider(n, n.rest)
+	s.consider(n, n.rest())
 }
 
-func (s *search) descend(key uint64, depth int) {
+func (s *search) descend(key uint64, depth int, names uint32) {
 	if s.denied {
 		return
 	}
+	// A false probe, if it is not told here by chance, is told by its prefix.
 	n := s.find(key)
-	// The depth tells most false probes, and ends the walk in any case: a node
-	// at maxSegments leads nowhere.
-	if n != nil && int(n.depth) == depth && (!s.found || n.flags&hasDenials != 0) {
-		s.visit(n, key, depth)
+	if n != nil && int(n.depth) == depth && n.names == names && (!s.found || n.flags&hasDenials != 0) {
+		s.visit(n, key, depth, names)
 	}
 }
 

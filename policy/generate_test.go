@@ -40,6 +40,9 @@ type generated struct {
 func generate(d dice) generated {
 	var b strings.Builder
 	roles := 1 + d(6)
+	if d(8) == 0 {
+		roles = 80 // more than a mask of 64 bits tells apart
+	}
 	permissions := d(4)
 	subject := func() string {
 		switch n := d(roles + permissions + 2); {
@@ -55,7 +58,7 @@ func generate(d dice) generated {
 	}
 	// Inheritance goes from lower to higher numbers, so that it has chains and
 	// diamonds but no circles.
-	for range d(8) {
+	for range d(8) * (1 + roles/8) {
 		member := d(roles+2) - 2
 		group := max(member, 0) + 1 + d(roles)
 		left := fmt.Sprintf("role:r%d", member)
@@ -77,7 +80,7 @@ func generate(d dice) generated {
 	for range 1 + d(8) {
 		patterns = append(patterns, generatePattern(d))
 	}
-	rules := 1 + d(12)
+	rules := 1 + d(12) + roles/2
 	if d(8) == 0 {
 		// Lists long enough for tables.
 		rules, patterns = 40+d(60), patterns[:2]

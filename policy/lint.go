@@ -185,9 +185,9 @@ func (l *linter) covering(r *rule, f func(*rule)) {
 	}
 	var visit func(n *node, after string, more bool)
 	visit = func(n *node, after string, more bool) {
-		each(n.rest)
+		each(n.rest())
 		if !more {
-			each(n.exact)
+			each(n.exact())
 			return
 		}
 		segment, after, more := cutSegment(after)
@@ -213,7 +213,10 @@ func (l *linter) covering(r *rule, f func(*rule)) {
 func (l *linter) candidates(from list, r *rule) iter.Seq[*rule] {
 	return func(yield func(*rule) bool) {
 		if from.n <= minScan {
-			for i := from.from; i < from.from+from.n && yield(&l.rules[i]); i++ {
+			for i := from.from; i < from.from+from.n; i++ {
+				if !yield(&l.rules[i]) {
+					return
+				}
 			}
 			return
 		}

@@ -93,23 +93,21 @@ func prefixMatches(prefix, path string) bool {
 		if name < 0 {
 			return strings.HasPrefix(path, prefix) && (len(path) == len(prefix) || path[len(prefix)] == '/')
 		}
+		// Only the last segment of a path can be empty, and then the path ends
+		// where the name begins.
 		if len(path) <= name || path[:name] != prefix[:name] {
 			return false
 		}
-		_, prefix = untilSlash(prefix[name:])
-		var value string
-		if value, path = untilSlash(path[name:]); value == "" {
-			return false
-		}
+		prefix, path = fromSlash(prefix[name:]), fromSlash(path[name:])
 	}
 }
 
-// untilSlash splits before the first slash.
-func untilSlash(s string) (before, rest string) {
+// fromSlash cuts off what is before the first slash.
+func fromSlash(s string) string {
 	if i := strings.IndexByte(s, '/'); i >= 0 {
-		return s[:i], s[i:]
+		return s[i:]
 	}
-	return s, ""
+	return ""
 }
 
 // samePattern reports whether two patterns differ in nothing but names.

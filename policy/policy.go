@@ -124,7 +124,7 @@ func (p *Policy) Decide(c Caller, method, path string) Decision {
 	for _, id := range s.caller.subjects {
 		s.caller.bloom |= p.subjects.blooms[id]
 	}
-	s.visit(p.find(rootKey), rootKey, 0)
+	s.visit(p.find(rootKey), rootKey, 0, 0)
 	if !s.found {
 		return Decision{}
 	}

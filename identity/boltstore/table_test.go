@@ -108,6 +108,30 @@ func matches[R any](t *testing.T, tx *bbolt.Tx, table *table[R]) {
 	}
 }
 
+func TestOneTransactionOfASweepIsShort(t *testing.T) {
+	s, err := Open(filepath.Join(t.TempDir(), "identity.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	now := time.Now()
+	if err := s.db.Update(func(tx *bbolt.Tx) error {
+		for i := range 20 {
+			if err := counters.insert(tx, counterRecord{Key: fmt.Sprint(i), ExpiresAt: now}); err != nil {
+				return err
+			}
+		}
+		for _, want := range []int{8, 8, 4, 0} {
+			if n, err := counters.sweep(tx, now, 8); err != nil || n != want {
+				t.Errorf("swept %d, %v, want %d", n, err, want)
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestAFileOfAnotherFormatIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "identity.db")
 	s, err := Open(path)

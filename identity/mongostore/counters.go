@@ -43,7 +43,7 @@ func (s *Store) Hit(ctx context.Context, key string, n int, window time.Duration
 			return int(count), failure(doing, err)
 		}
 	}
-	return 0, failure(doing, fmt.Errorf("%w: too many at once", identity.ErrUnavailable))
+	return 0, failure(doing, errBusy)
 }
 
 // add adds n to the counter of d and returns the count; ErrConflict if others

@@ -1,7 +1,9 @@
 package mongostore
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -150,18 +152,33 @@ func (s *Store) deleteOne(ctx context.Context, doing string, c *mongo.Collection
 	if !findable(id) {
 		return absent(ctx, doing)
 	}
-	r, err := c.DeleteOne(ctx, bson.D{eq("_id", id)})
-	if err == nil && r.DeletedCount == 0 {
-		err = mongo.ErrNoDocuments
+	for range attempts {
+		r, err := c.DeleteOne(ctx, bson.D{eq("_id", id)})
+		if err != nil || r.DeletedCount == 1 {
+			return failure(doing, err)
+		}
+		// FerretDB passes over a document that is being changed at that moment.
+		if there, err := exists(ctx, c, eq("_id", id)); err != nil || !there {
+			return failure(doing, cmp.Or(err, mongo.ErrNoDocuments))
+		}
 	}
-	return failure(doing, err)
+	return failure(doing, errBusy)
 }
 
-// upsert repeats an upsert of one _id that lost against another which inserted
-// the document first: the document is there now, so that the next try updates.
+// exists says whether any document matches filter.
+func exists(ctx context.Context, c *mongo.Collection, filter ...bson.E) (bool, error) {
+	err := c.FindOne(ctx, bson.D(filter), options.FindOne().SetProjection(bson.D{elem("_id", 1)})).Err()
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// upsert repeats an upsert of one _id that lost against another, which inserted
+// the document first: it is there now, so that the next try updates it.
 func upsert[R any](try func() (R, error)) (r R, err error) {
 	for range attempts {
-		if r, err = try(); !mongo.IsDuplicateKeyError(err) {
+		if r, err = try(); !lostRace(err) {
 			break
 		}
 	}

@@ -13,6 +13,9 @@ import (
 // errDocument means that a document is not what this package wrote.
 var errDocument = errors.New("malformed document")
 
+// errBusy means that others were faster each time; it will not last.
+var errBusy = fmt.Errorf("%w: too many changes at once", identity.ErrUnavailable)
+
 // inputError says what is wrong with what a caller wants stored or found.
 type inputError string
 
@@ -43,13 +46,14 @@ func isUnavailable(err error) bool {
 	if isOurs(err) || errors.As(err, new(mongo.MarshalError)) {
 		return false
 	}
-	var answer mongo.ServerError
-	if !errors.As(err, &answer) || mongo.IsTimeout(err) || mongo.IsNetworkError(err) {
+	if !isAnswer(err) {
 		return true
 	}
 	if we := (mongo.WriteException{}); errors.As(err, &we) && we.WriteConcernError != nil {
 		return true
 	}
+	var answer mongo.ServerError
+	errors.As(err, &answer)
 	for _, label := range []string{"RetryableWriteError", "TransientTransactionError", "SystemOverloadedError"} {
 		if answer.HasErrorLabel(label) {
 			return true
@@ -74,13 +78,29 @@ func isUnavailable(err error) bool {
 	}, answer.HasErrorCode)
 }
 
+// lostRace says whether a write failed because of another at the same time,
+// and had better be tried again.
+func lostRace(err error) bool {
+	var answer mongo.ServerError
+	return mongo.IsDuplicateKeyError(err) || errors.As(err, &answer) && slices.ContainsFunc([]int{
+		112,      // WriteConflict
+		16777220, // SQLSTATE 40001 as FerretDB passes it on: serialization failure
+		16908292, // SQLSTATE 40P01: deadlock, to which its unique indexes are prone
+	}, answer.HasErrorCode)
+}
+
+// isAnswer says whether an error is what the server said about a command.
+func isAnswer(err error) bool {
+	return errors.As(err, new(mongo.ServerError)) && !mongo.IsTimeout(err) && !mongo.IsNetworkError(err)
+}
+
 // isOurs tells errors that were made here from the driver's.
 func isOurs(err error) bool {
 	if errors.As(err, new(inputError)) {
 		return true
 	}
 	for _, ours := range []error{
-		errDocument, identity.ErrNotFound, identity.ErrConflict, identity.ErrLastAdministrator,
+		errDocument, errBusy, identity.ErrNotFound, identity.ErrConflict, identity.ErrLastAdministrator,
 		identity.ErrUsernameTaken, identity.ErrEmailTaken,
 	} {
 		if errors.Is(err, ours) {

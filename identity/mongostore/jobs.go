@@ -2,6 +2,7 @@ package mongostore
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -46,14 +47,11 @@ func (s *Store) ClaimJob(ctx context.Context, now time.Time, lease time.Duration
 
 // FinishJob implements [identity.JobStore].
 func (s *Store) FinishJob(ctx context.Context, id string) error {
-	const doing = "finish job"
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
-	if !findable(id) {
-		return failure(doing, ctx.Err())
+	err := s.deleteOne(ctx, "finish job", s.jobs, id)
+	if errors.Is(err, identity.ErrNotFound) {
+		return nil
 	}
-	_, err := s.jobs.DeleteOne(ctx, bson.D{eq("_id", id)})
-	return failure(doing, err)
+	return err
 }
 
 // RetryJob implements [identity.JobStore].

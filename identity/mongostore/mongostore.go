@@ -91,7 +91,12 @@ func (s *Store) prepare(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, indexTimeout)
 	defer cancel()
 	for _, c := range s.schema() {
-		if _, err := c.collection.Indexes().CreateMany(ctx, c.indexes); err != nil {
+		_, err := c.collection.Indexes().CreateMany(ctx, c.indexes)
+		if isAnswer(err) {
+			// Whatever code the server gives it, this will not pass by waiting.
+			return fmt.Errorf("mongostore: create the indexes of %s: %w", c.collection.Name(), err)
+		}
+		if err != nil {
 			return failure("create the indexes of "+c.collection.Name(), err)
 		}
 	}
@@ -160,18 +165,19 @@ func invalid(uri string, err error) error {
 	if dns := (*net.DNSError)(nil); errors.As(err, &dns) { // mongodb+srv
 		return failure("look up the servers", err)
 	}
-	const complaint = "mongostore: not a valid MongoDB URI"
-	scheme, rest, _ := strings.Cut(uri, "://")
-	if _, hosts, ok := strings.Cut(rest, "@"); ok {
-		if err = options.Client().ApplyURI(scheme + "://user:password@" + hosts).Validate(); err == nil {
-			return errors.New(complaint + ": percent-encode the user and the password")
-		}
+	const complaint = "mongostore: not a valid MongoDB URI: "
+	scheme, _, _ := strings.Cut(uri, "://")
+	if scheme != "mongodb" && scheme != "mongodb+srv" {
+		return errors.New(complaint + "the scheme must be mongodb or mongodb+srv")
 	}
-	_, query, _ := strings.Cut(strings.ToLower(uri), "?")
-	if strings.Contains(query, "password") || strings.Contains(query, "properties") {
-		return errors.New(complaint + " (the reason could quote a secret among its options, so it is withheld)")
+	_, query, _ := strings.Cut(uri, "?")
+	if err = options.Client().ApplyURI("mongodb://localhost/?" + query).Validate(); err == nil {
+		return errors.New(complaint + "malformed before the options; reserved characters in the user and the password have to be percent-encoded")
 	}
-	return fmt.Errorf(complaint+": %w", err)
+	if lower := strings.ToLower(query); strings.Contains(lower, "password") || strings.Contains(lower, "properties") {
+		return errors.New(complaint + "an option is malformed or does not fit the others (which one is withheld, because there are secrets among them)")
+	}
+	return fmt.Errorf(complaint+"%w", err)
 }
 
 // database returns the database that a valid URI names.

@@ -2,6 +2,7 @@ package mongostore
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -89,23 +90,38 @@ func (s *Store) DeleteSessions(ctx context.Context, userID, keep string) ([]stri
 	if !findable(userID) {
 		return nil, failure(doing, ctx.Err())
 	}
-	docs, err := find[struct {
-		ID string `bson:"_id"`
-	}](ctx, s.sessions, bson.D{eq("user_id", userID)}, options.Find().SetProjection(bson.D{elem("_id", 1)}))
+	ids, err := s.sessionIDs(ctx, eq("user_id", userID))
 	if err != nil {
 		return nil, failure(doing, err)
 	}
-	var ids []string
-	for _, d := range docs {
-		if d.ID != keep {
-			ids = append(ids, d.ID)
+	ids = slices.DeleteFunc(ids, func(id string) bool { return id == keep })
+	left := ids
+	for range attempts {
+		if len(left) == 0 {
+			return ids, nil
+		}
+		all := elem("_id", bson.D{elem("$in", left)})
+		r, err := s.sessions.DeleteMany(ctx, bson.D{all})
+		if err != nil || r.DeletedCount == int64(len(left)) {
+			return ids, failure(doing, err)
+		}
+		// Some had ended meanwhile, or FerretDB has passed over some that were
+		// just being rotated.
+		if left, err = s.sessionIDs(ctx, all); err != nil {
+			return ids, failure(doing, err)
 		}
 	}
-	if len(ids) == 0 {
-		return nil, nil
+	return ids, failure(doing, errBusy)
+}
+
+// sessionIDs returns the IDs of the sessions that match filter.
+func (s *Store) sessionIDs(ctx context.Context, filter bson.E) ([]string, error) {
+	docs, err := find[sessionDoc](ctx, s.sessions, bson.D{filter}, options.Find().SetProjection(bson.D{elem("_id", 1)}))
+	var ids []string
+	for _, d := range docs {
+		ids = append(ids, d.ID)
 	}
-	_, err = s.sessions.DeleteMany(ctx, bson.D{elem("_id", bson.D{elem("$in", ids)})})
-	return ids, failure(doing, err)
+	return ids, err
 }
 
 // live matches sessions that are not over by now.

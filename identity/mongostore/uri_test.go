@@ -63,6 +63,7 @@ func TestAWrongURIIsToldWhatIsWrong(t *testing.T) {
 		"mongodb://user:p@ss@localhost":            "percent-encode",
 		"mongodb://user:p%zz@localhost":            "percent-encode",
 		"mongodb://user:pass@localhost/?tls=maybe": "maybe",
+		"mongodb://user:pass@localhost:x/":         "before the options",
 		"mongodb://localhost/?timeoutMS=x":         "timeoutMS",
 	} {
 		if _, err := parse(uri); err == nil || !strings.Contains(err.Error(), want) {

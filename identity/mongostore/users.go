@@ -1,8 +1,8 @@
 package mongostore
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"time"
 	"unicode/utf8"
 
@@ -56,12 +56,12 @@ func (s *Store) CreateUser(ctx context.Context, u identity.User) error {
 		return failure(doing, err)
 	}
 	for range attempts {
-		if _, err = s.users.InsertOne(ctx, d); !mongo.IsDuplicateKeyError(err) {
+		if _, err = s.users.InsertOne(ctx, d); !lostRace(err) {
 			return failure(doing, err)
 		}
-		if exists, err := s.userExists(ctx, eq("_id", d.ID)); err != nil {
+		if there, err := exists(ctx, s.users, eq("_id", d.ID)); err != nil {
 			return failure(doing, err)
-		} else if exists {
+		} else if there {
 			break
 		}
 		if err := s.taken(ctx, d); err != nil {
@@ -86,23 +86,15 @@ func (s *Store) taken(ctx context.Context, d userDoc) error {
 		if unique.value == "" {
 			continue
 		}
-		exists, err := s.userExists(ctx, eq(unique.field, unique.value), elem("_id", bson.D{elem("$ne", d.ID)}))
+		there, err := exists(ctx, s.users, eq(unique.field, unique.value), elem("_id", bson.D{elem("$ne", d.ID)}))
 		if err != nil {
 			return err
 		}
-		if exists {
+		if there {
 			return unique.taken
 		}
 	}
 	return nil
-}
-
-func (s *Store) userExists(ctx context.Context, filter ...bson.E) (bool, error) {
-	err := s.users.FindOne(ctx, bson.D(filter), options.FindOne().SetProjection(bson.D{elem("_id", 1)})).Err()
-	if errors.Is(err, mongo.ErrNoDocuments) {
-		return false, nil
-	}
-	return err == nil, err
 }
 
 // User implements [identity.UserStore].
@@ -143,7 +135,7 @@ func (s *Store) UpdateUser(ctx context.Context, u identity.User) (identity.User,
 	d.Version++
 	for range attempts {
 		r, err := s.users.ReplaceOne(ctx, bson.D{eq("_id", u.ID), eq("version", u.Version)}, d)
-		if mongo.IsDuplicateKeyError(err) {
+		if lostRace(err) {
 			if err = s.taken(ctx, d); err == nil {
 				continue
 			}
@@ -154,10 +146,8 @@ func (s *Store) UpdateUser(ctx context.Context, u identity.User) (identity.User,
 		if r.MatchedCount == 1 {
 			return identity.User(d), nil
 		}
-		if exists, err := s.userExists(ctx, eq("_id", u.ID)); err != nil {
-			return identity.User{}, failure(doing, err)
-		} else if !exists {
-			return identity.User{}, failure(doing, identity.ErrNotFound)
+		if there, err := exists(ctx, s.users, eq("_id", u.ID)); err != nil || !there {
+			return identity.User{}, failure(doing, cmp.Or(err, mongo.ErrNoDocuments))
 		}
 		break
 	}

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -98,6 +99,25 @@ func testAdministrators(t *testing.T, s identity.Store) {
 				succeed(t, err)
 			}
 			equal(t, members(t), slices.Sorted(slices.Values(ids)))
+		}
+	})
+
+	t.Run("of members held and dropped in parallel every change counts", func(t *testing.T) {
+		for range 5 {
+			ids := make([]string, 20)
+			for i := range ids {
+				ids[i] = fmt.Sprintf("%02d", i)
+			}
+			start(t, ids[:10]...)
+			for _, err := range together(len(ids), func(i int) error {
+				if i < 10 {
+					return s.DropAdministrator(ctx, ids[i])
+				}
+				return s.HoldAdministrator(ctx, ids[i])
+			}) {
+				succeed(t, err)
+			}
+			equal(t, members(t), ids[10:])
 		}
 	})
 

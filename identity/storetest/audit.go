@@ -142,11 +142,11 @@ func testAudit(t *testing.T, s identity.Store) {
 	t.Run("fields are taken literally", func(t *testing.T) {
 		for _, value := range hostile {
 			r := newAudit(value, value, value)
-			r.ID = "id" + value
+			r.ID = value + "id"
 			appendAudit(t, s, r)
 		}
 		for _, value := range hostile {
-			want := []string{"id" + value}
+			want := []string{value + "id"}
 			equal(t, ids(list(t, identity.AuditQuery{Tenant: &value})), want)
 			equal(t, ids(list(t, identity.AuditQuery{UserID: value})), want)
 			equal(t, ids(list(t, identity.AuditQuery{Event: value, UserID: value})), want)

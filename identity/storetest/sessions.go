@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -270,6 +271,32 @@ func testRotateSession(t *testing.T, s identity.Store) {
 		got, err := s.Session(ctx, session.ID, now)
 		succeed(t, err)
 		equal(t, got.Counter, session.Counter+1)
+	})
+
+	t.Run("a session that is rotated while all of a user's end has ended too", func(t *testing.T) {
+		for range 10 {
+			userID, now := newID(), theTime()
+			sessions := make([]identity.Session, 5)
+			for i := range sessions {
+				sessions[i] = createSession(t, s, newSession(userID))
+			}
+			errs := together(1+2*len(sessions), func(i int) error {
+				if i == 0 {
+					ended, err := s.DeleteSessions(ctx, userID, "")
+					if err == nil && len(ended) != len(sessions) {
+						err = fmt.Errorf("%d sessions ended, want %d", len(ended), len(sessions))
+					}
+					return err
+				}
+				session := sessions[i%len(sessions)]
+				_, _ = s.RotateSession(ctx, session.ID, session.Counter, now, now.Add(time.Hour)) // or finds it gone
+				return nil
+			})
+			succeed(t, errs[0])
+			left, err := s.Sessions(ctx, userID, now)
+			succeed(t, err)
+			equal(t, len(left), 0)
+		}
 	})
 
 	t.Run("of rotations and a deletion in parallel none brings the session back", func(t *testing.T) {

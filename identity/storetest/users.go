@@ -171,7 +171,7 @@ func testUniqueUsers(t *testing.T, s identity.Store) {
 
 		t.Run("of parallel creations with one "+u.name+" one succeeds", func(t *testing.T) {
 			shared := newUser("")
-			users := make([]identity.User, 20)
+			users := make([]identity.User, 10)
 			for i := range users {
 				users[i] = newUser("")
 				u.share(&users[i], shared)
