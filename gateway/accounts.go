@@ -175,7 +175,7 @@ func logout(ctx context.Context, c *call) error {
 	if err := c.st.identity.Logout(ctx, p, scope, c.client()); err != nil {
 		return err
 	}
-	return c.done(http.StatusNoContent)
+	return c.done()
 }
 
 func forgotPassword(ctx context.Context, c *call) error {
@@ -205,7 +205,7 @@ func resetPassword(ctx context.Context, c *call) error {
 	if err := c.st.identity.Reset(ctx, in.Token, in.NewPassword, c.client()); err != nil {
 		return err
 	}
-	return c.done(http.StatusNoContent)
+	return c.done()
 }
 
 func verifyEmail(ctx context.Context, c *call) error {
@@ -221,7 +221,7 @@ func verifyEmail(ctx context.Context, c *call) error {
 	if err := c.st.identity.VerifyEmail(ctx, in.Token, c.client()); err != nil {
 		return err
 	}
-	return c.done(http.StatusNoContent)
+	return c.done()
 }
 
 func getMe(ctx context.Context, c *call) error {
@@ -273,7 +273,7 @@ func changePassword(ctx context.Context, c *call) error {
 	if err := c.st.identity.ChangePassword(ctx, p, in.CurrentPassword, in.NewPassword, c.client()); err != nil {
 		return err
 	}
-	return c.done(http.StatusNoContent)
+	return c.done()
 }
 
 func listSessions(ctx context.Context, c *call) error {
@@ -300,7 +300,7 @@ func deleteSession(ctx context.Context, c *call) error {
 	if err := c.st.identity.EndSession(ctx, p, c.params[0], c.client()); err != nil {
 		return err
 	}
-	return c.done(http.StatusNoContent)
+	return c.done()
 }
 
 func listUsers(ctx context.Context, c *call) error {
@@ -368,7 +368,7 @@ func deleteUser(ctx context.Context, c *call) error {
 	if err := c.st.identity.DeleteUser(ctx, p, c.params[0], c.client()); err != nil {
 		return err
 	}
-	return c.done(http.StatusNoContent)
+	return c.done()
 }
 
 func logoutUser(ctx context.Context, c *call) error {
@@ -379,7 +379,7 @@ func logoutUser(ctx context.Context, c *call) error {
 	if err := c.st.identity.LogoutUser(ctx, p, c.params[0], c.client()); err != nil {
 		return err
 	}
-	return c.done(http.StatusNoContent)
+	return c.done()
 }
 
 type auditBody struct {

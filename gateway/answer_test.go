@@ -136,7 +136,7 @@ func TestChunkFilterLimitsWhatIsNoData(t *testing.T) {
 
 func TestFrameChunk(t *testing.T) {
 	var buf [largeBuffer]byte
-	for n, want := range map[int]string{1: "0001\r\n", 255: "00ff\r\n", 4660: "1234\r\n", largeBuffer - chunkPrefix - chunkSuffix: "fff8\r\n"} {
+	for n, want := range map[int]string{1: "1\r\n", 255: "ff\r\n", 4660: "1234\r\n", largeBuffer - chunkPrefix - chunkSuffix: "1fff7\r\n"} {
 		for i := range buf {
 			buf[i] = 'x'
 		}

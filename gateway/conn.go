@@ -198,8 +198,12 @@ func (c *clientConn) SetWriteDeadline(t time.Time) error {
 	return c.Conn.SetWriteDeadline(t)
 }
 
-// SetDeadline implements net.Conn.
+// SetDeadline implements net.Conn. The server calls it before it hands over an
+// upgraded connection, which it must do even if that was cut meanwhile.
 func (c *clientConn) SetDeadline(t time.Time) error {
+	if c.closed.Load() {
+		return nil
+	}
 	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 

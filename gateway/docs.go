@@ -58,7 +58,7 @@ func newDocs(cfg StateConfig) (*docs, error) {
 		}
 		d.pages[path] = p
 	}
-	for file, mediaType := range map[string]string{"swagger-ui.css": "text/css; charset=utf-8", "swagger-ui-bundle.js": "text/javascript; charset=utf-8"} {
+	for file, mediaType := range map[string]string{"swagger-ui.css": "text/css; charset=utf-8", "swagger-ui-bundle.js": "text/javascript; charset=utf-8", "favicon-32x32.png": "image/png"} {
 		body, err := fs.ReadFile(swaggerui.FS, file)
 		if err != nil {
 			return nil, fmt.Errorf("the API page's %s: %w", file, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"net/http"
 	"net/url"
 	"reflect"
 	"slices"
@@ -14,7 +15,6 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
-	"github.com/valyala/fasthttp"
 
 	"portcullis/identity"
 )
@@ -175,6 +175,9 @@ func (c *call) body() ([]byte, error) {
 	if len(c.ctx.Request.Header.Peek("Content-Encoding")) > 0 {
 		return nil, refuse(codeUnsupportedMedia, errors.New("content encoding")) // or little bodies grow large
 	}
+	if err := acceptBody(c.ctx); err != nil {
+		return nil, &refusal{code: codeMalformedRequest, cause: err, close: true}
+	}
 	stream := c.ctx.RequestBodyStream()
 	if stream == nil {
 		return slices.Clone(c.ctx.Request.Body()), nil
@@ -301,10 +304,8 @@ func (c *call) reply(status int, v any) error {
 }
 
 // done answers without a body.
-func (c *call) done(status int) error {
-	c.ctx.SetStatusCode(status)
-	if status == fasthttp.StatusNoContent {
-		c.ctx.Response.Header.SetNoDefaultContentType(true)
-	}
+func (c *call) done() error {
+	c.ctx.SetStatusCode(http.StatusNoContent)
+	c.ctx.Response.Header.SetNoDefaultContentType(true)
 	return nil
 }

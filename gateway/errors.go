@@ -125,7 +125,6 @@ type refusal struct {
 	fields     []fieldProblem
 	retryAfter time.Duration // for 429 and 503
 	allow      string        // for 405
-	challenge  string        // of WWW-Authenticate, for 401
 	cause      error         // for the log alone
 	close      bool          // the connection cannot be trusted any further
 }
@@ -197,6 +196,7 @@ func writeRefusal(ctx *fasthttp.RequestCtx, r *refusal, requestID string) int {
 	}
 	if r.close {
 		ctx.SetConnectionClose()
+		lingerOnClose(ctx)
 	}
 	ctx.Response.SetBody(body)
 	return row.status

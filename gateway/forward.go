@@ -53,7 +53,8 @@ const (
 	uploadGrace = 50 * time.Millisecond
 
 	smallBuffer = 16 << 10
-	largeBuffer = 64 << 10 // bounds the head of an answer, too
+	largeBuffer = 128 << 10 // a large body costs a third less than with 64 KiB
+	maxHead     = 64 << 10  // of an answer
 
 	maxInterim = 16   // informational answers before the final one
 	maxTargets = 3    // targets to try to connect to

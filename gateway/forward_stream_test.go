@@ -102,7 +102,7 @@ func TestForwardSendsEachPieceOfAnUploadWhenItComes(t *testing.T) {
 					for len(body) < n {
 						if chunked {
 							var size int
-							if _, err := fmt.Sscanf(w.take(6), "%04x\r\n", &size); err != nil {
+							if _, err := fmt.Fscanf(w.in, "%x\r\n", &size); err != nil {
 								t.Error(err)
 								return
 							}
@@ -204,7 +204,7 @@ func TestForwardIsFullDuplex(t *testing.T) {
 		w.head()
 		w.say("HTTP/1.1 200 OK\r\nDate: x\r\nTransfer-Encoding: chunked\r\n\r\n")
 		for range 3 {
-			w.say(w.take(9))
+			w.say(w.take(6))
 		}
 		w.say(w.take(5))
 		w.head()
@@ -212,7 +212,7 @@ func TestForwardIsFullDuplex(t *testing.T) {
 	c := serveEdge(t, testUpstream(t, upstreamOptions{}, addr), nil).dial()
 	c.say("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
 	c.hear("HTTP/1.1 200 OK\r\nDate: x\r\nTransfer-Encoding: chunked\r\n\r\n")
-	for _, piece := range []string{"0001\r\na\r\n", "0001\r\nb\r\n", "0001\r\nc\r\n"} {
+	for _, piece := range []string{"1\r\na\r\n", "1\r\nb\r\n", "1\r\nc\r\n"} {
 		c.say(piece)
 		c.hear(piece)
 	}
@@ -264,7 +264,7 @@ func TestForwardAnswersWhileTheClientHoldsBackTheRestOfItsBody(t *testing.T) {
 	addr := serveUpstream(t, func(_ int, w *wire) {
 		w.head()
 		w.say("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 2\r\n\r\nok")
-		w.hear("0003\r\nabc\r\n")
+		w.hear("3\r\nabc\r\n")
 		w.hearEnd()
 	})
 	c := serveEdge(t, testUpstream(t, upstreamOptions{}, addr), nil).dial()
@@ -274,12 +274,12 @@ func TestForwardAnswersWhileTheClientHoldsBackTheRestOfItsBody(t *testing.T) {
 }
 
 func TestForwardAllowsASlowBodyAndNotASlowHead(t *testing.T) {
-	timeout := routeTimeouts{header: 60 * time.Millisecond, idle: 80 * time.Millisecond}
+	timeout := routeTimeouts{header: 200 * time.Millisecond, idle: 300 * time.Millisecond}
 	adjust := func(_ *fasthttp.RequestCtx, out *outbound) { out.timeout = timeout }
 	// The clock is what is tested here, so these sleep.
 	drip := func(w io.Writer, s string) {
 		for i := range s {
-			time.Sleep(timeout.header / 3)
+			time.Sleep(timeout.header / 8)
 			_, _ = io.WriteString(w, s[i:i+1]) // what fails is seen at the other end
 		}
 	}
@@ -321,7 +321,7 @@ func TestForwardAllowsASlowBodyAndNotASlowHead(t *testing.T) {
 			upload: true,
 			upstream: func(w *wire) {
 				w.head()
-				w.take(20 * 8)
+				w.take(20 * 6)
 				w.say("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 2\r\n\r\nok")
 			},
 			gets: "HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 2\r\n\r\nok",
@@ -334,7 +334,7 @@ func TestForwardAllowsASlowBodyAndNotASlowHead(t *testing.T) {
 			if test.upload {
 				c.say("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
 				for i := range body {
-					time.Sleep(timeout.header / 3)
+					time.Sleep(timeout.header / 8)
 					c.say("1\r\n" + body[i:i+1] + "\r\n")
 				}
 				c.say("0\r\n\r\n")
@@ -358,7 +358,7 @@ func TestForwardGivesUpOnAnUploadThatStops(t *testing.T) {
 	noLeaks(t)
 	addr := serveUpstream(t, func(_ int, w *wire) {
 		w.head()
-		if got, _ := w.rest(); got != "0003\r\nabc\r\n" {
+		if got, _ := w.rest(); got != "3\r\nabc\r\n" {
 			t.Errorf("upstream saw %q", got)
 		}
 	})
@@ -431,7 +431,7 @@ func TestForwardEndsTheUpstreamsWorkWhenTheClientLeaves(t *testing.T) {
 			left := time.Now()
 			_ = c.Close()
 			<-ended
-			if d := time.Since(left); d > time.Second {
+			if d := time.Since(left); d > 2*time.Second {
 				t.Errorf("noticed after %v", d)
 			}
 			e.fails(errClientGone)

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"log/slog"
@@ -72,6 +73,7 @@ func New(cfg Config, state *State) *Gateway {
 	server.CloseOnShutdown = true
 	server.NoDefaultServerHeader = true
 	server.Logger = quietLogger{}
+	server.ExpectHandler = expectContinue
 	known := server.Handler
 	server.Handler = func(ctx *fasthttp.RequestCtx) {
 		// Fiber answers a method it does not know by itself, in its own words.
@@ -387,11 +389,7 @@ func (g *Gateway) refuseUnserved(c *fiber.Ctx, err error) error {
 // name, not a secret.
 func newRequestID() string {
 	var b [16]byte
-	for i, v := 0, rand.Uint64(); i < 8; i, v = i+1, v>>8 {
-		b[i] = byte(v)
-	}
-	for i, v := 8, rand.Uint64(); i < 16; i, v = i+1, v>>8 {
-		b[i] = byte(v)
-	}
+	binary.NativeEndian.PutUint64(b[:8], rand.Uint64()) //nolint:gosec // a name, not a secret
+	binary.NativeEndian.PutUint64(b[8:], rand.Uint64()) //nolint:gosec // likewise
 	return hex.EncodeToString(b[:])
 }

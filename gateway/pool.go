@@ -43,8 +43,9 @@ type upstream struct {
 	stop    context.CancelFunc
 	workers sync.WaitGroup
 
-	mu      sync.Mutex
-	tunnels map[*tunnel]struct{}
+	mu        sync.Mutex
+	tunnels   map[*tunnel]struct{}
+	noTunnels bool
 }
 
 // newUpstream checks the options and starts the upstream's own goroutines, which
@@ -95,11 +96,12 @@ func (u *upstream) close() {
 	}
 }
 
-// closeTunnels cuts the upgraded connections: what would otherwise outlive a
-// drain.
+// closeTunnels cuts the upgraded connections, which would otherwise outlive a
+// drain, and those that are yet to come.
 func (u *upstream) closeTunnels() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.noTunnels = true
 	for t := range u.tunnels {
 		t.cut(errTunnelClosed)
 	}

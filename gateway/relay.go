@@ -54,10 +54,10 @@ func (f *flight) readHead() error {
 
 // receiveHead receives more of the head.
 func (f *flight) receiveHead() error {
+	if f.w-f.r >= maxHead {
+		return fmt.Errorf("%w: head is larger than %d bytes", errUpstreamMalformed, maxHead)
+	}
 	if f.w == len(f.in) {
-		if f.large != nil && f.r == 0 {
-			return fmt.Errorf("%w: head is larger than %d bytes", errUpstreamMalformed, largeBuffer)
-		}
 		f.useLarge()
 	}
 	if f.sent.IsZero() {

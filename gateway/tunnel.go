@@ -35,6 +35,9 @@ func (f *flight) tunnel() {
 	t := &tunnel{upstream: conn, client: f.client, idle: f.timeout.idle}
 	u.mu.Lock()
 	u.tunnels[t] = struct{}{}
+	if u.noTunnels {
+		t.cut(errTunnelClosed)
+	}
 	u.mu.Unlock()
 	f.ctx.HijackSetNoResponse(true)
 	f.ctx.Hijack(func(client net.Conn) {

@@ -166,12 +166,12 @@ func TestForwardDoesNotUpgradeARequestWithABody(t *testing.T) {
 
 func TestATunnelEndsWhenNothingMoves(t *testing.T) {
 	noLeaks(t)
-	timeout := routeTimeouts{idle: 60 * time.Millisecond}
+	timeout := routeTimeouts{idle: 300 * time.Millisecond}
 	addr := serveUpstream(t, func(_ int, w *wire) {
 		w.head()
 		w.say(upgradeAnswer)
 		for range 6 { // one direction is enough to keep both
-			time.Sleep(timeout.idle / 3)
+			time.Sleep(timeout.idle / 5)
 			w.say(".")
 		}
 		w.hearEnd()

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -153,9 +152,9 @@ func (f *flight) startUpload() {
 // errUploadRefused means that the upstream did not take all of the body.
 var errUploadRefused = errors.New("upstream takes no more of the request")
 
-// Room for the frame of a chunk of at most largeBuffer: "ffff\r\n" and "\r\n".
+// Room for the frame of a chunk of at most largeBuffer: "1ffff\r\n" and "\r\n".
 const (
-	chunkPrefix = 6
+	chunkPrefix = 7
 	chunkSuffix = 2
 )
 
@@ -194,18 +193,14 @@ func (f *flight) copyBody() error {
 }
 
 // frameChunk puts the frame of a chunk (RFC 9112 §7.1) around the n bytes at
-// buf[chunkPrefix:]. A size may have leading zeros.
+// buf[chunkPrefix:].
 func frameChunk(buf *[largeBuffer]byte, n int) []byte {
-	const hex = "0123456789abcdef"
-	var size [2]byte
-	binary.BigEndian.PutUint16(size[:], uint16(n)) //nolint:gosec // less than largeBuffer
-	for i, b := range size {
-		buf[2*i], buf[2*i+1] = hex[b>>4], hex[b&15]
-	}
-	buf[4], buf[5] = '\r', '\n'
-	end := chunkPrefix + n
+	var line [chunkPrefix]byte
+	size := append(strconv.AppendInt(line[:0], int64(n), 16), '\r', '\n')
+	begin, end := chunkPrefix-len(size), chunkPrefix+n
+	copy(buf[begin:], size)
 	buf[end], buf[end+1] = '\r', '\n'
-	return buf[:end+chunkSuffix]
+	return buf[begin : end+chunkSuffix]
 }
 
 // bodyError says why reading the body has failed: what the connection says

@@ -51,6 +51,8 @@ type NewUser struct {
 	PasswordHash string
 	Roles        []string
 	Tenant       string
+	// EmailVerified says that nobody has to confirm the address.
+	EmailVerified bool
 }
 
 // CreateUser creates an account on the operator's behalf: nothing but its
@@ -96,7 +98,7 @@ func (s *Service) newUser(ctx context.Context, in NewUser, by *Principal) (User,
 	u := User{
 		ID:       newID(),
 		Username: name.display, UsernameKey: name.key, UsernameSkeleton: name.skeleton,
-		Email: address.display, EmailKey: address.key,
+		Email: address.display, EmailKey: address.key, EmailVerified: in.EmailVerified,
 		PasswordHash: in.PasswordHash,
 		Roles:        roles, Active: true, Tenant: tenant,
 		Epoch: 1, CreatedAt: now, UpdatedAt: now,

@@ -130,7 +130,7 @@ type email struct {
 func parseEmail(s string) (email, error) {
 	wrong := badField("email", "must be an e-mail address")
 	local, domain, ok := strings.Cut(s, "@")
-	if !ok || len(s) > maxEmailBytes || len(local) > 64 {
+	if !ok || !utf8.ValidString(s) || len(s) > maxEmailBytes || len(local) > 64 {
 		return email{}, wrong
 	}
 	// The profile of usernames refuses what is invisible or has several forms.
@@ -155,6 +155,9 @@ func domainKey(domain string) (string, error) {
 	ascii, err := idna.Lookup.ToASCII(domain)
 	if err != nil {
 		return "", fmt.Errorf("domain: %w", err)
+	}
+	if again, err := idna.Lookup.ToASCII(ascii); err != nil || again != ascii {
+		return "", errors.New("domain: has no stable form")
 	}
 	labels := strings.Split(ascii, ".")
 	for _, label := range labels {

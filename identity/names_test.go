@@ -128,6 +128,7 @@ func TestParseEmail(t *testing.T) {
 		"line break in local part":     {"ana\n@example.com", ""},
 		"NUL":                          {"ana\x00@example.com", ""},
 		"invalid UTF-8":                {"ana\xff@example.com", ""},
+		"invalid UTF-8 in the domain":  {"ana@ex\x82ample.com", ""},
 		"expands to spaces":            {"ﷺ@example.com", ""},
 		"compatibility character":      {"①@example.com", ""},
 		"invisible character":          {"ana\u3164@example.com", ""},

@@ -200,11 +200,17 @@ func verifyJob(u User, address string) map[string]string {
 }
 
 // mayVerify reports whether the wish still counts. The address of the account
-// can always be confirmed; another one would replace it, and whoever changed the
-// password or the address since has put an end to such plans.
+// can be confirmed until it is; another one would replace it, and whoever changed
+// the password or the address since has put an end to such plans.
 func mayVerify(u User, job Job) bool {
 	address, err := parseEmail(job.Data["email"])
-	return err == nil && u.Active && (address.key == u.EmailKey || job.Data["as_of"] == asOf(u))
+	if err != nil || !u.Active {
+		return false
+	}
+	if address.key == u.EmailKey {
+		return !u.EmailVerified
+	}
+	return job.Data["as_of"] == asOf(u)
 }
 
 // asOf is equal as long as the password and the address of a user are.

@@ -2,7 +2,6 @@ package identity
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
@@ -35,7 +34,7 @@ type Hasher struct {
 	common  commonPasswords
 }
 
-// NewHasher returns a Hasher. It hashes once, to have a decoy.
+// NewHasher returns a Hasher.
 func NewHasher(cfg PasswordConfig) (*Hasher, error) {
 	if cfg.Workers < 1 {
 		return nil, errors.New("a hasher needs a worker")
@@ -51,9 +50,7 @@ func NewHasher(cfg PasswordConfig) (*Hasher, error) {
 	if h.common, err = loadCommonPasswords(); err != nil {
 		return nil, err
 	}
-	if h.decoy, err = h.hash(rand.Text()); err != nil {
-		return nil, err
-	}
+	h.decoy = decoy(cfg)
 	return h, nil
 }
 

@@ -58,7 +58,7 @@ func (c refreshCodec) encode(sessionID string, counter int64) (string, error) {
 	b := make([]byte, 0, refreshBody+refreshMAC)
 	b = append(b, refreshVersion)
 	b = append(b, id[:]...)
-	b = binary.BigEndian.AppendUint64(b, uint64(counter)) //nolint:gosec // never negative
+	b = binary.BigEndian.AppendUint64(b, uint64(counter)) // never negative
 	b = append(b, c.mac(b)...)
 	return refreshPrefix + base64.RawURLEncoding.EncodeToString(b), nil
 }
@@ -78,7 +78,7 @@ func (c refreshCodec) decode(token string) (sessionID string, counter int64, err
 	if err != nil {
 		return "", 0, ErrTokenInvalid
 	}
-	return id.String(), int64(binary.BigEndian.Uint64(b[17:refreshBody])), nil //nolint:gosec // we encoded it
+	return id.String(), int64(binary.BigEndian.Uint64(b[17:refreshBody])), nil // we encoded it
 }
 
 func (c refreshCodec) mac(b []byte) []byte {

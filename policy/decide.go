@@ -1,7 +1,5 @@
 package policy
 
-import "slices"
-
 // caller is a Caller in terms of the index.
 type caller struct {
 	subjects []subjectID
@@ -120,25 +118,4 @@ func (s *search) callerIs(subject subjectID) bool {
 		}
 	}
 	return false
-}
-
-// lookUp returns the first rule of a long list that applies.
-func (s *search) lookUp(t table) uint32 {
-	best := uint32(noRule)
-	roles := s.roles[t.from : t.from+t.n]
-	for _, id := range s.caller.subjects {
-		at, ok := slices.BinarySearch(roles, id)
-		if !ok {
-			continue
-		}
-		at += int(t.from)
-		for _, i := range s.choices[s.offsets[at]:s.offsets[at+1]] {
-			// Positions in a list are in order of precedence.
-			if s.rules[i].methods&s.method != 0 {
-				best = min(best, i)
-				break
-			}
-		}
-	}
-	return best
 }

@@ -5,7 +5,7 @@
 // the language for those who write it. Casbin defines what a file means: its
 // model is model.conf, and [Parse] compares what it built with Casbin's own
 // enforcer before it hands it out. But the enforcer walks every rule for each
-// request, so an index made of the same rules answers in its place (compile.go,
+// request, so an index made of the same rules answers in its place (index.go,
 // decide.go). The package knows neither HTTP nor users.
 package policy
 

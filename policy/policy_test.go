@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -47,6 +48,53 @@ func TestPatterns(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The index compares a node's prefix with a path in its own, faster way.
+func TestPrefixesAreComparedLikePatterns(t *testing.T) {
+	prefixes := []string{"/", "/a", "/b", "/a/", "/:x", "/:x/", "/a/:x", "/b/:x", "/:x/a", "/:x/b", "/:x/:y", "/ab/:x/a", "/a/:x/a", "/a/:x/:y", "/a/b/c", "/:x/b/:y"}
+	paths := []string{"/", "/a", "/ab", "/b", "/:x", "/a/", "/b/", "/a/a", "/a/b", "/b/b", "/ab/b", "/a/b/", "/a/b/a", "/ab/b/a", "/a/b/ab", "/a/b/c", "/b/b/c", "/x/b/c"}
+	agreed := map[bool]int{}
+	for _, prefix := range prefixes {
+		for _, path := range paths {
+			if strings.Count(path, "/") != strings.Count(prefix, "/") {
+				continue
+			}
+			want := matches(prefix, path)
+			agreed[want]++
+			if got := prefixMatches(prefix, path); got != want {
+				t.Errorf("%s and %s: %v", prefix, path, got)
+			}
+			// It is the same with more segments behind it, but for a trailing slash.
+			if !strings.HasSuffix(path, "/") && prefixMatches(prefix, path+"/a") != want {
+				t.Errorf("%s and %s/a: %v", prefix, path, !want)
+			}
+		}
+	}
+	if agreed[true] < 10 || agreed[false] < 10 {
+		t.Error(agreed)
+	}
+}
+
+func TestAPolicyDecidesForManyAtOnce(t *testing.T) {
+	p := mustParse(t, benchmarkSource(1_000)+tableSource(100))
+	requests := benchmarkRequests(1_000, 500)
+	want := make([]Decision, len(requests))
+	for i, q := range requests {
+		want[i] = p.Decide(q.caller, q.method, q.path)
+	}
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			for i, q := range requests {
+				if got := p.Decide(q.caller, q.method, q.path); got != want[i] {
+					t.Errorf("%+v, alone %+v", got, want[i])
+				}
+				p.Permissions(q.caller.Roles)
+			}
+		})
+	}
+	group.Wait()
 }
 
 func TestMethodsAreComparedWhole(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // The buckets of a bolt file. Tasks are under their ID; the other three are
@@ -44,7 +45,7 @@ func OpenBolt(path string) (*BoltStore, error) {
 		return nil, fmt.Errorf("making the directory of the task store: %w", err)
 	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: boltLockWait})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("opening the task store %s: another process has it open", path)
 	}
 	if err != nil {

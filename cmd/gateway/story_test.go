@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -250,7 +249,7 @@ func cmdAwaitBody(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func await(ts *testscript.TestScript, url string, ok func(status int, body string) bool) {
-	last := errors.New("not asked")
+	var last error
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		res, err := http.Get(url)
 		if last = err; err != nil {

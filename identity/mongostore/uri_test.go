@@ -47,6 +47,8 @@ func TestNoErrorAboutAURIHoldsItsSecrets(t *testing.T) {
 		"mongodb://localhost/?authMechanism=MONGODB-AWS&authMechanismProperties=AWS_SESSION_TOKEN=s3cret",
 		"user:s3cret@localhost",
 		"s3cret@",
+		"mongodb://user:x?s3cret@localhost/?tls=maybe",
+		"mongodb://user:x?s3cret",
 	} {
 		_, err := Open(t.Context(), uri)
 		if err == nil {

@@ -1,0 +1,24 @@
+package identity
+
+import "context"
+
+// RunDue does what Run does between two waits.
+func (s *Service) RunDue(ctx context.Context) error { return s.runDue(ctx) }
+
+// RefreshToken makes the refresh token of a session and counter.
+func (s *Service) RefreshToken(sessionID string, counter int64) (string, error) {
+	return s.refresh.encode(sessionID, counter)
+}
+
+// What tests of the outbox and of throttling count with.
+const (
+	JobLease           = jobLease
+	JobAttempts        = jobAttempts
+	JobPause           = jobPause
+	JobPauseMax        = jobPauseMax
+	AccountFactor      = accountFactor
+	AddressFactor      = addressFactor
+	MailsPerAddressee  = mailsPerAddressee
+	MailsPerHour       = mailsPerHour
+	RefreshesPerMinute = refreshesPerMinute
+)
