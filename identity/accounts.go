@@ -51,8 +51,8 @@ type NewUser struct {
 	PasswordHash string
 	Roles        []string
 	Tenant       string
-	// EmailVerified says that nobody has to confirm the address.
 	EmailVerified bool
+	Quiet         bool // send no mail that asks to confirm the address
 }
 
 // CreateUser creates an account on the operator's behalf: nothing but its
@@ -66,11 +66,13 @@ func (s *Service) create(ctx context.Context, in NewUser, by *Principal, client 
 	if err != nil {
 		return User{}, err
 	}
-	// The mail is promised before there is an account that it could be missing
-	// for. Should there be none in the end, the job finds nobody.
-	job, err := s.promise(ctx, jobVerify, verifyJob(u, u.Email))
-	if err != nil {
-		return User{}, err
+	job := ""
+	if !in.Quiet && !u.EmailVerified {
+		// The mail is promised before there is an account that it could be missing
+		// for. Should there be none in the end, the job finds nobody.
+		if job, err = s.promise(ctx, jobVerify, verifyJob(u, u.Email)); err != nil {
+			return User{}, err
+		}
 	}
 	if err := s.store.CreateUser(ctx, u); err != nil {
 		return User{}, fmt.Errorf("creating a user: %w", err)
@@ -84,7 +86,9 @@ func (s *Service) create(ctx context.Context, in NewUser, by *Principal, client 
 		}
 	}
 	s.audit(ctx, client, AuditRecord{Event: EventRegistered, UserID: u.ID, ActorID: registrar(u, by), Tenant: u.Tenant})
-	s.redeem(ctx, job)
+	if job != "" {
+		s.redeem(ctx, job)
+	}
 	return u, nil
 }
 

@@ -60,13 +60,6 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 	if err != nil {
 		return err
 	}
-	var admin *credentials
-	if createAdmin {
-		if admin, err = accounts.firstAdministrator(ctx, cfg); err != nil {
-			return err
-		}
-	}
-
 	edge, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("listening for clients: %w", err)
@@ -105,6 +98,12 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 		failed <- err
 		return err
 	})
+	var admin *credentials
+	if createAdmin { // hashing takes a moment: whoever waits for the first answer has it by now
+		if admin, err = accounts.firstAdministrator(ctx, cfg); err != nil {
+			log.Error("there is no administrator", "error", err)
+		}
+	}
 	s.welcome(cfg, admin)
 	log.Info("serving", "listen", edge.Addr().String(), "admin", cfg.Admin.Listen, "policy", cfg.Policy.File, "version", version().Version)
 

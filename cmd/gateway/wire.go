@@ -161,7 +161,7 @@ func (a *accounts) firstAdministrator(ctx context.Context, cfg *config.Config) (
 	c := &credentials{"admin", strings.ToLower(rand.Text())}
 	_, err := a.service.CreateUser(ctx, identity.NewUser{
 		Username: c.username, Password: c.password, Roles: cfg.Identity.AdminRoles[:1],
-		Email: "admin@localhost.localdomain", EmailVerified: true, // there is nobody to write to
+		Email: "admin@localhost.localdomain", Quiet: true, // there is nobody to write to
 	}, identity.Client{})
 	if errors.Is(err, identity.ErrUsernameTaken) {
 		return nil, nil
