@@ -76,6 +76,7 @@ type Identity struct {
 	Reset        Reset         `yaml:"reset"`
 	Verify       Verify        `yaml:"verify"`
 	Mail         Mail          `yaml:"mail"`
+	Audit        Audit         `yaml:"audit"`
 }
 
 // Password is what passwords must be and how they are hashed.
@@ -123,11 +124,17 @@ type Verify struct {
 	Link string        `yaml:"link" format:"link" doc:"the link that is mailed; {token} stands for the token; \"\" mails none"`
 }
 
+// Audit is the record of what happened to accounts.
+type Audit struct {
+	TTL time.Duration `yaml:"ttl" default:"90d" min:"1h" max:"36500d" doc:"how long a record is kept in the store"`
+}
+
 // Mail is how mail leaves.
 type Mail struct {
-	Driver string `yaml:"driver" enum:"log|smtp" default:"log" doc:"how mail is sent; log writes it to the log, for development"`
-	From   string `yaml:"from" format:"mailbox" doc:"sender (RFC 5322); needed by smtp"`
-	SMTP   SMTP   `yaml:"smtp"`
+	Driver    string `yaml:"driver" enum:"log|smtp" default:"log" doc:"how mail is sent; log writes it to the log, for development"`
+	From      string `yaml:"from" format:"mailbox" doc:"sender (RFC 5322); needed by smtp"`
+	Templates string `yaml:"templates" format:"file" doc:"directory with templates that replace the built-in ones of the same name"`
+	SMTP      SMTP   `yaml:"smtp"`
 }
 
 // SMTP is the server that takes the mail (RFC 5321).

@@ -51,6 +51,7 @@ func TestDefaultsAreSafe(t *testing.T) {
 			Reset:      Reset{TTL: time.Hour, Link: "http://localhost:8080/auth/reset?token={token}"},
 			Verify:     Verify{TTL: 24 * time.Hour},
 			Mail:       Mail{Driver: "log", SMTP: SMTP{Port: 587, TLS: "starttls"}},
+			Audit:      Audit{TTL: 90 * 24 * time.Hour},
 		},
 		Policy: Policy{File: "testdata/policy.csv"},
 		Upstreams: map[string]Upstream{"tasks": {

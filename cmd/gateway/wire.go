@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"runtime"
@@ -107,7 +108,7 @@ func serviceConfig(id config.Identity) identity.Config {
 		VerifyTTL:    id.Verify.TTL,
 		VerifyLink:   id.Verify.Link,
 		LoginLimit:   identity.Limit{Attempts: id.LoginLimit.Attempts, Window: id.LoginLimit.Window},
-		AuditTTL:     90 * 24 * time.Hour,
+		AuditTTL:     id.Audit.TTL,
 	}
 }
 
@@ -119,7 +120,11 @@ func openStore(ctx context.Context, at config.Store) (identity.Store, error) {
 }
 
 func newMailer(cfg config.Mail, mails io.Writer) (identity.Mailer, error) {
-	templates, err := identity.LoadTemplates(nil)
+	var own fs.FS
+	if cfg.Templates != "" {
+		own = os.DirFS(cfg.Templates)
+	}
+	templates, err := identity.LoadTemplates(own)
 	if err != nil {
 		return nil, err
 	}
