@@ -257,10 +257,10 @@ func await(ts *testscript.TestScript, url string, ok func(status int, body strin
 		}
 		body, err := io.ReadAll(res.Body)
 		_ = res.Body.Close()
-		if last = err; err == nil && ok(res.StatusCode, string(body)) {
+		if err == nil && ok(res.StatusCode, string(body)) {
 			return
 		}
-		last = fmt.Errorf("%s\n%s", res.Status, body)
+		last = fmt.Errorf("%s: %w\n%s", res.Status, err, body)
 	}
 	ts.Fatalf("%s: %v", url, last)
 }
@@ -340,14 +340,17 @@ func cmdSave(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], fmt.Sprint(v))
 }
 
-// shown NAME PROCESS PATTERN puts what the pattern's group matches in what a
-// command has written so far into the environment.
+// shown NAME PROCESS PATTERN waits until a command has written something that
+// matches, and puts what the pattern's group matches into the environment.
 func cmdShown(ts *testscript.TestScript, _ bool, args []string) {
-	m := regexp.MustCompile(args[2]).FindStringSubmatch(ts.ReadFile(processes(ts)[args[1]].out))
-	if m == nil {
-		ts.Fatalf("%s has not shown %s", args[1], args[2])
+	pattern, log := regexp.MustCompile(args[2]), processes(ts)[args[1]].out
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if m := pattern.FindStringSubmatch(ts.ReadFile(log)); m != nil {
+			ts.Setenv(args[0], m[1])
+			return
+		}
 	}
-	ts.Setenv(args[0], m[1])
+	ts.Fatalf("%s has not shown %s", args[1], args[2])
 }
 
 // mailed NAME PROCESS ADDRESS PATTERN waits for a mail to ADDRESS in a log and
