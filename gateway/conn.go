@@ -15,8 +15,6 @@ import (
 )
 
 const (
-	interimContinue = "HTTP/1.1 100 Continue\r\n\r\n"
-
 	// How long, and how much, a closing connection goes on reading what the
 	// client is still sending, so that the answer is not lost to a reset.
 	lingerTime = 2 * time.Second
@@ -38,7 +36,7 @@ func (l clientListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &clientConn{Conn: conn}
+	c := &clientConn{Conn: conn, writeIdle: defaultIdleTimeout}
 	if t, ok := conn.(tlsState); ok {
 		c.tls = true
 		return &tlsClientConn{clientConn: c, tlsState: t}, nil
@@ -284,71 +282,6 @@ func (c *clientConn) cut(hard bool) {
 	c.reset = c.reset || hard
 }
 
-// abortRead makes the read that is under way and all later ones fail. It may be
-// called by any goroutine.
-func (c *clientConn) abortRead() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.aborted = true
-	c.readArmed = time.Unix(1, 0)
-	_ = c.Conn.SetReadDeadline(c.readArmed) // fails only if closed, and then reads do too
-}
-
-// watch calls gone, in another goroutine, if the client leaves before unwatch.
-// Nothing else may read meanwhile.
-func (c *clientConn) watch(gone func()) {
-	if c.pushed != nil {
-		return // the client has sent more, so it is still there
-	}
-	c.unwatched = false
-	done := make(chan struct{})
-	c.watched = done
-	go func() {
-		defer close(done)
-		for {
-			n, err := c.Conn.Read(c.pushedBuf[:])
-			switch {
-			case n > 0:
-				c.pushed = c.pushedBuf[:n]
-				return
-			case err == nil || isTimeout(err) && c.rewatch():
-			case isTimeout(err):
-				return
-			default:
-				c.readErr = err
-				gone()
-				return
-			}
-		}
-	}()
-}
-
-// rewatch reports whether the watch has to go on after a deadline has fired.
-func (c *clientConn) rewatch() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.unwatched {
-		return false
-	}
-	c.readArmed = time.Time{}
-	return c.Conn.SetReadDeadline(c.readArmed) == nil
-}
-
-// unwatch ends the watch, if there is one. gone is not called any more when it
-// has returned.
-func (c *clientConn) unwatch() {
-	if c.watched == nil {
-		return
-	}
-	c.mu.Lock()
-	c.unwatched = true
-	c.readArmed = time.Unix(1, 0) // fires, and is then found to have been moved
-	_ = c.Conn.SetReadDeadline(c.readArmed)
-	c.mu.Unlock()
-	<-c.watched
-	c.watched = nil
-}
-
 // Close implements net.Conn. Any goroutine may call it.
 func (c *clientConn) Close() error {
 	if c.closed.Swap(true) {
@@ -383,29 +316,6 @@ func lingerOnClose(ctx *fasthttp.RequestCtx) {
 	if c := clientConnOf(ctx); c != nil {
 		c.linger = true
 	}
-}
-
-// expectContinue is the server's ExpectHandler. It lets the handler run before
-// the client is told to send the body: forward lets the upstream decide, and
-// handlers that read a body themselves call acceptBody first. If nobody does,
-// the connection ends with the answer.
-func expectContinue(ctx *fasthttp.RequestCtx) int {
-	if c := clientConnOf(ctx); c != nil {
-		c.held = true
-	}
-	return fasthttp.StatusContinue
-}
-
-// acceptBody tells a client that waits for "100 Continue" to send its body.
-// Handlers that read a request's body themselves call it before.
-func acceptBody(ctx *fasthttp.RequestCtx) error {
-	c := clientConnOf(ctx)
-	if c == nil || !c.held {
-		return nil
-	}
-	c.held = false
-	_, err := c.send([]byte(interimContinue))
-	return err
 }
 
 // closeWrite closes our direction of a connection.

@@ -378,6 +378,24 @@ func TestForwardRefusesARequestBodyThatIsMalformed(t *testing.T) {
 	}
 }
 
+func TestForwardCutsAnAnswerWhoseRequestTurnsOutToBeMalformed(t *testing.T) {
+	noLeaks(t)
+	addr := serveUpstream(t, func(_ int, w *wire) {
+		w.head()
+		w.say("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 10\r\n\r\nhello")
+		w.hearEnd()
+	})
+	e := serveEdge(t, testUpstream(t, upstreamOptions{}, addr), nil)
+	c := e.dial()
+	c.say("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+	c.hear("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 10\r\n\r\nhello")
+	c.say("zz\r\n")
+	c.hearEnd()
+	if r := e.fails(errBadBody); !r.answered {
+		t.Errorf("%+v", r.exchange)
+	}
+}
+
 func TestForwardLimitsTheBody(t *testing.T) {
 	limit := func(_ *fasthttp.RequestCtx, out *outbound) { out.maxBody = 20 << 10 }
 	for name, test := range map[string]struct {

@@ -354,6 +354,29 @@ func TestForwardAllowsASlowBodyAndNotASlowHead(t *testing.T) {
 	}
 }
 
+func TestForwardAllowsASilentAnswerDuringAnUpload(t *testing.T) {
+	noLeaks(t)
+	const idle = 100 * time.Millisecond
+	addr := serveUpstream(t, func(_ int, w *wire) {
+		w.head()
+		w.say("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 2\r\n\r\n")
+		w.take(10*6 + 5)
+		w.say("ok")
+	})
+	e := serveEdge(t, testUpstream(t, upstreamOptions{}, addr), func(_ *fasthttp.RequestCtx, out *outbound) {
+		out.timeout.idle = idle
+	})
+	c := e.dial()
+	c.say("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+	c.hear("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 2\r\n\r\n")
+	for range 10 {
+		time.Sleep(idle / 4)
+		c.say("1\r\nx\r\n")
+	}
+	c.say("0\r\n\r\n")
+	c.hear("ok")
+}
+
 func TestForwardGivesUpOnAnUploadThatStops(t *testing.T) {
 	noLeaks(t)
 	addr := serveUpstream(t, func(_ int, w *wire) {
@@ -492,7 +515,7 @@ func TestForwardNeverMixesAnswers(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			defer conn.Close() //nolint:errcheck // a test's
+			defer conn.Close()
 			in := bufio.NewReader(conn)
 			for i := range requests {
 				id, size := n*requests+i, 8<<(i%15)
@@ -504,7 +527,7 @@ func TestForwardNeverMixesAnswers(t *testing.T) {
 					if err != nil {
 						return nil, err
 					}
-					defer resp.Body.Close() //nolint:errcheck // a test's
+					defer resp.Body.Close()
 					return io.ReadAll(resp.Body)
 				}()
 				if want := bytes.Repeat(fmt.Appendf(nil, "%08d", id), size/8); err != nil || !bytes.Equal(body, want) {

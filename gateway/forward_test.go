@@ -527,12 +527,13 @@ func TestForwardKeepsEveryByteThatMatters(t *testing.T) {
 				}
 				saw <- w.take(len(crlf(test.sees)))
 				w.say(crlf(test.answer))
-				if test.notKept {
+				switch {
+				case test.notKept:
 					_ = w.Conn.(*net.TCPConn).CloseWrite()
 					w.hearEnd()
-				} else if w.head() == "" {
+				case w.head() == "":
 					t.Error("the upstream's connection was not kept")
-				} else {
+				default:
 					w.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 				}
 				close(over)
@@ -645,7 +646,7 @@ func serveBytes(t testing.TB, answer []byte) string {
 				return
 			}
 			go func() {
-				defer conn.Close() //nolint:errcheck // a test's
+				defer conn.Close()
 				buf := make([]byte, 64<<10)
 				for n := 0; ; {
 					more, err := conn.Read(buf[n:])

@@ -135,7 +135,7 @@ func (u *upstream) status(now time.Time) []targetStatus {
 func (u *upstream) pick(now time.Time, tried []*target) (t *target, probe bool, err error) {
 	start := 0
 	if n := len(u.targets); n > 1 {
-		start = int(u.next.Add(1) % uint32(n)) //nolint:gosec // the number of targets is small
+		start = int(u.next.Add(1) % uint32(n))
 	}
 	for {
 		t := u.candidate(start, now, tried)
@@ -260,7 +260,7 @@ func (t *target) put(c *upstreamConn, epoch uint32, limit int) {
 func (t *target) closeIdleSince(epoch uint32) {
 	t.mu.Lock()
 	n := 0
-	for n < len(t.idle) && int32(epoch-t.idle[n].epoch) >= 0 { //nolint:gosec // epochs may wrap
+	for n < len(t.idle) && int32(epoch-t.idle[n].epoch) >= 0 {
 		n++
 	}
 	old := slices.Clone(t.idle[:n])
@@ -279,79 +279,4 @@ func (t *target) closeIdle() {
 	for _, c := range old {
 		_ = c.Close() // nothing is under way on it
 	}
-}
-
-const (
-	failuresToEject     = 5
-	shortestEjection    = 500 * time.Millisecond
-	longestEjection     = 30 * time.Second
-	longestOnlyEjection = time.Second // of the only target there is
-)
-
-// breaker keeps requests from a target that fails again and again. After a while
-// it lets one through; if that fails too, the while doubles.
-type breaker struct {
-	longest time.Duration
-
-	failures  atomic.Int32 // in a row
-	openUntil atomic.Int64 // Unix time in ns; 0 is closed
-
-	mu      sync.Mutex
-	backoff time.Duration
-	probing bool
-}
-
-// open reports whether the target gets no requests at now.
-func (b *breaker) open(now time.Time) bool {
-	until := b.openUntil.Load()
-	return until != 0 && now.UnixNano() < until
-}
-
-// admit lets a request through, or not. probe is whether it is the one by which
-// the target is tried again: then succeeded, failed or undecided has to follow.
-func (b *breaker) admit(now time.Time) (ok, probe bool) {
-	if b.openUntil.Load() == 0 {
-		return true, false
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.openUntil.Load() == 0 {
-		return true, false
-	}
-	if b.probing || b.open(now) {
-		return false, false
-	}
-	b.probing = true
-	return true, true
-}
-
-func (b *breaker) succeeded() {
-	if b.failures.Load() != 0 {
-		b.failures.Store(0)
-	}
-	if b.openUntil.Load() != 0 {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.openUntil.Store(0)
-		b.backoff, b.probing = 0, false
-	}
-}
-
-func (b *breaker) failed(now time.Time, probe bool) {
-	failures := b.failures.Add(1)
-	if !probe && (failures < failuresToEject || b.openUntil.Load() != 0) {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.backoff = min(max(2*b.backoff, shortestEjection), b.longest)
-	b.openUntil.Store(now.Add(b.backoff).UnixNano())
-	b.probing = false
-}
-
-// undecided says that a probe has proved nothing.
-func (b *breaker) undecided() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.probing = false
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -156,7 +157,7 @@ func TestNoTargetIsLeftIfAllAreEjected(t *testing.T) {
 			target.breaker.failed(now, false)
 		}
 	}
-	if _, _, err := u.pick(now, nil); err != errNoTarget {
+	if _, _, err := u.pick(now, nil); !errors.Is(err, errNoTarget) {
 		t.Error(err)
 	}
 }
@@ -184,7 +185,7 @@ func deadAddr(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close() //nolint:errcheck // a test's
+	defer ln.Close()
 	return ln.Addr().String()
 }
 
@@ -335,7 +336,7 @@ func TestActiveHealthChecks(t *testing.T) {
 		waitUntil(t, healthy)
 		status.Store(bad)
 		waitUntil(t, func() bool { return !healthy() })
-		if _, _, err := u.pick(time.Now(), nil); err != errNoTarget {
+		if _, _, err := u.pick(time.Now(), nil); !errors.Is(err, errNoTarget) {
 			t.Errorf("status %d: %v", bad, err)
 		}
 		status.Store(302)
@@ -358,7 +359,7 @@ func TestForwardOverTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conns := make(chan struct{}, 10)
+	conns, silent := make(chan struct{}, 10), make(chan struct{})
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -369,9 +370,14 @@ func TestForwardOverTLS(t *testing.T) {
 			}
 			conns <- struct{}{}
 			go func() {
-				defer conn.Close() //nolint:errcheck // a test's
+				defer conn.Close()
 				w := newWire(t, conn)
-				for w.head() != "" {
+				for head := w.head(); head != ""; head = w.head() {
+					if strings.HasPrefix(head, "GET /silence ") {
+						close(silent)
+						w.hearEnd()
+						return
+					}
 					w.say(okAnswer)
 					if n == 0 {
 						return // while it is idle
@@ -419,7 +425,18 @@ func TestForwardOverTLS(t *testing.T) {
 	c.hear(upgradeGot)
 	c.say("ping")
 	c.hear("pong")
-	if n := len(conns); n != 2 {
+	e.result()
+
+	// A client that leaves is noticed behind TLS, too.
+	if conn, err = tls.Dial("tcp", e.addr, clientTLS); err != nil {
+		t.Fatal(err)
+	}
+	c = newWire(t, conn)
+	c.say("GET /silence HTTP/1.1\r\nHost: h\r\n\r\n")
+	<-silent
+	_ = conn.Close()
+	e.fails(errClientGone)
+	if n := len(conns); n != 3 {
 		t.Errorf("%d connections", n)
 	}
 }

@@ -108,26 +108,14 @@ func (f *flight) relayRest(body *answerBody) error {
 	if f.conn.armed.After(f.headAt.Add(f.timeout.idle)) {
 		_ = f.conn.arm(f.headAt.Add(f.timeout.idle)) // fails only if closed, which the next read says
 	}
-	for fast := body.kind == bodyLength && body.left > int64(len(f.in)); ; {
+	fast := body.kind == bodyLength && body.left > int64(len(f.in))
+	for {
 		if f.r, f.w = 0, 0; fast {
 			f.useLarge()
 		}
-		n, err := f.receive(f.in, false)
-		f.w = n
-		var piece []byte
-		done := false
-		switch {
-		case err == io.EOF && body.kind == bodyUntilClose:
-			piece, done = body.end(), true
-		case f.ended() != nil || errors.Is(err, errUpstreamTimeout):
+		piece, done, err := f.nextPiece(body)
+		if err != nil {
 			return err
-		case err != nil:
-			return fmt.Errorf("%w: answer is not whole: %w", errUpstreamMalformed, noEOF(err))
-		default:
-			fast = n == len(f.in)
-			if piece, done, err = body.next(f); err != nil {
-				return err
-			}
 		}
 		if err := f.reach(piece); err != nil {
 			return err
@@ -136,7 +124,22 @@ func (f *flight) relayRest(body *answerBody) error {
 		if done {
 			return nil
 		}
+		fast = f.w == len(f.in)
 	}
+}
+
+// nextPiece receives what comes next of the body.
+func (f *flight) nextPiece(body *answerBody) (piece []byte, done bool, err error) {
+	f.w, err = f.receive(f.in, false)
+	switch {
+	case err == nil:
+		return body.next(f)
+	case errors.Is(err, io.EOF) && body.kind == bodyUntilClose:
+		return body.end(), true, nil
+	case f.ended() != nil, errors.Is(err, errUpstreamTimeout):
+		return nil, false, err
+	}
+	return nil, false, fmt.Errorf("%w: answer is not whole: %w", errUpstreamMalformed, noEOF(err))
 }
 
 // reach writes to the client.

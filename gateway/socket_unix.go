@@ -28,12 +28,13 @@ func (c *upstreamConn) exchange(fd uintptr) bool {
 			return true
 		}
 		c.stage = stageRead
-		c.sent, c.err = syscall.Write(int(fd), c.out)
-		if c.err != nil {
-			c.sent = 0
-		}
-		if c.err == syscall.EAGAIN || c.err == syscall.EINTR {
-			c.err = nil
+		n, err := syscall.Write(int(fd), c.out)
+		switch err {
+		case nil:
+			c.sent = n
+		case syscall.EAGAIN, syscall.EINTR:
+		default:
+			c.err = err
 		}
 		if c.err != nil || c.sent < len(c.out) || c.in == nil {
 			return true

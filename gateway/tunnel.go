@@ -90,7 +90,7 @@ func (t *tunnel) copy(write func([]byte) (int, error), dst net.Conn, src io.Read
 		}
 		switch {
 		case err == nil:
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			if half(dst) != nil { // then it ends as a whole
 				t.cut(nil)
 			}

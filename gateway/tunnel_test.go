@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -204,7 +205,7 @@ func TestCloseTunnelsEndsThem(t *testing.T) {
 	}
 	u.closeTunnels()
 	for range n {
-		if end := <-ends; end.err != errTunnelClosed {
+		if end := <-ends; !errors.Is(end.err, errTunnelClosed) {
 			t.Errorf("done: %+v", end)
 		}
 	}

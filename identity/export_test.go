@@ -12,13 +12,14 @@ func (s *Service) RefreshToken(sessionID string, counter int64) (string, error) 
 
 // What tests of the outbox and of throttling count with.
 const (
-	JobLease           = jobLease
-	JobAttempts        = jobAttempts
-	JobPause           = jobPause
-	JobPauseMax        = jobPauseMax
-	AccountFactor      = accountFactor
-	AddressFactor      = addressFactor
-	MailsPerAddressee  = mailsPerAddressee
-	MailsPerHour       = mailsPerHour
-	RefreshesPerMinute = refreshesPerMinute
+	JobLease             = jobLease
+	JobAttempts          = jobAttempts
+	JobPause             = jobPause
+	JobPauseMax          = jobPauseMax
+	AccountFactor        = accountFactor
+	AddressFactor        = addressFactor
+	RegistrationsPerHour = registrationsPerHour
+	MailsPerAddressee    = mailsPerAddressee
+	MailsPerHour         = mailsPerHour
+	RefreshesPerMinute   = refreshesPerMinute
 )

@@ -201,7 +201,7 @@ func verifyJob(u User, address string) map[string]string {
 
 // mayVerify reports whether the wish still counts. The address of the account
 // can be confirmed until it is; another one would replace it, and whoever changed
-// the password or the address since has put an end to such plans.
+// the password since, or as an administrator anything, has put an end to such plans.
 func mayVerify(u User, job Job) bool {
 	address, err := parseEmail(job.Data["email"])
 	if err != nil || !u.Active {
@@ -213,8 +213,9 @@ func mayVerify(u User, job Job) bool {
 	return job.Data["as_of"] == asOf(u)
 }
 
-// asOf is equal as long as the password and the address of a user are.
-func asOf(u User) string { return digest(u.PasswordHash + "|" + u.EmailKey) }
+// asOf is equal as long as a user's password, address, and what an administrator
+// decides about them are.
+func asOf(u User) string { return digest(fmt.Sprintf("%d|%s", u.Epoch, u.PasswordHash)) }
 
 // link puts a fresh token into a link.
 func (s *Service) link(ctx context.Context, link string, t OneTimeToken) (string, error) {

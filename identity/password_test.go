@@ -29,7 +29,7 @@ func newTestHasher(t *testing.T, cfg PasswordConfig) *Hasher {
 
 // The hashes of other systems, made with them: libxcrypt's crypt(3) for bcrypt
 // and what passlib builds on it, Python's hashlib for PBKDF2, and the published
-// examples of the argon2 reference implementation and of hashcat.
+// examples of the argon2 reference implementation.
 func TestHashesOfOtherSystemsAreVerified(t *testing.T) {
 	const horse = "correct horse battery staple"
 	for name, c := range map[string]struct{ password, hash string }{
@@ -42,13 +42,11 @@ func TestHashesOfOtherSystemsAreVerified(t *testing.T) {
 		"bcrypt_sha256 v1, long":      {strings.Repeat("x", 100), "$bcrypt-sha256$2b,4$abcdefghijklmnopqrstuu$MStnCU0ISmwB6DYVG67BQ54kYyEazIO"},
 		"bcrypt_sha256 v2":            {horse, "$bcrypt-sha256$v=2,t=2b,r=4$abcdefghijklmnopqrstuu$h8GCYhBqatMGV8VIjRD4nhRxM87r3yu"},
 		"bcrypt_sha256 v2, long":      {strings.Repeat("x", 100), "$bcrypt-sha256$v=2,t=2b,r=4$abcdefghijklmnopqrstuu$VN/UtE6EwSZ/CIGnzfQAPtA5sMkMG4u"},
-		"bcrypt_sha256 v2 of hashcat": {"hashcat", "$bcrypt-sha256$v=2,t=2b,r=12$KSOjON/ciJR86a00N5q61.$AmWZucQuHk13FGkQWhgMeiFvBfm2GCy"},
 		"PBKDF2 with SHA-1":           {horse, "$pbkdf2$1000$....c29tZXNhbHT//w$rtD.I9mwcaZwXhly58Kyu/9ZIn0"},
 		"PBKDF2 with SHA-256":         {horse, "$pbkdf2-sha256$1000$....c29tZXNhbHT//w$6KExh.Q06XsBkn73Xfd0d8H4jRmW4LcNQijiPo7s..Y"},
 		"PBKDF2 with SHA-512":         {horse, "$pbkdf2-sha512$1000$....c29tZXNhbHT//w$dkhnn4bO7I1gCcNzFqKtxqYpeLBybPM/oM9H9wlbhlpyqpxw/bwvA6Oso47fiyibyOT4/VENssUUAvTQHYXIiw"},
 		"argon2id":                    {"password", "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4"},
 		"argon2id on two lanes":       {"password", "$argon2id$v=19$m=256,t=2,p=2$c29tZXNhbHQ$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc"},
-		"argon2id of 64 MiB":          {"password", "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -231,10 +229,15 @@ func TestHashIsStaleWhenTheConfigurationChanged(t *testing.T) {
 }
 
 func TestNoPasswordOpensAnAccountWithoutAHash(t *testing.T) {
-	h := newTestHasher(t, PasswordConfig{})
-	for _, p := range []string{"", "x", h.decoy, "ﬁ"} {
-		if ok, stale, err := h.Verify(context.Background(), "", p); ok || stale || err != nil {
-			t.Errorf("%q: %v, %v, %v", p, ok, stale, err)
+	for _, kind := range []string{"bcrypt", "argon2id"} {
+		h := newTestHasher(t, PasswordConfig{Hash: kind})
+		if !h.current(h.decoy, "x") {
+			t.Errorf("%s: the decoy %q does not cost what a real hash costs", kind, h.decoy)
+		}
+		for _, p := range []string{"", "x", h.decoy, "ﬁ"} {
+			if ok, stale, err := h.Verify(context.Background(), "", p); ok || stale || err != nil {
+				t.Errorf("%s, %q: %v, %v, %v", kind, p, ok, stale, err)
+			}
 		}
 	}
 }

@@ -199,7 +199,7 @@ func (w *world) token() string {
 	w.t.Helper()
 	var found []string
 	for _, m := range w.mail() {
-		if _, token, ok := strings.Cut(m.Link, "token="); ok {
+		if _, token, ok := cutLink(m); ok {
 			found = append(found, token)
 		}
 	}
@@ -313,4 +313,17 @@ func mailsTo(mails []identity.Mail) []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// cutLink cuts the token off the link of a mail.
+func cutLink(m identity.Mail) (before, token string, ok bool) { return strings.Cut(m.Link, "token=") }
+
+// countLines counts the lines that hold part.
+func countLines(text, part string) (n int) {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, part) {
+			n++
+		}
+	}
+	return n
 }

@@ -45,7 +45,7 @@ func TestTheShippedPolicyKeepsItsPromises(t *testing.T) {
 }
 
 // Every line of the shipped policy is held in place by its suite: without it,
-// some check fails.
+// it fails.
 func TestTheSuiteMissesEveryLineOfTheShippedPolicy(t *testing.T) {
 	source, err := readFile("policy.csv")
 	if err != nil {
@@ -67,9 +67,8 @@ func TestTheSuiteMissesEveryLineOfTheShippedPolicy(t *testing.T) {
 		}
 		without := append(append([]string{}, lines[:i]...), lines[i+1:]...)
 		report, err := s.Run(mustParse(t, strings.Join(without, "\n")))
-		if err != nil {
-			t.Errorf("without line %d: %v", i+1, err)
-		} else if report.Failed == 0 {
+		// A role that no line names any more is an error of the suite's.
+		if err == nil && report.Failed == 0 {
 			t.Errorf("nothing fails without line %d: %s", i+1, line)
 		}
 	}

@@ -11,10 +11,11 @@ import (
 	"portcullis/identity"
 )
 
-// overlap is how far before its cursor a reader reads again. A revocation has
-// the time at which the server began to write it and is seen a little later,
-// possibly after younger ones; no write that is to succeed takes this long.
-const overlap = 5 * time.Second
+// overlap is how far before its cursor a reader reads again, beyond the time
+// that a call may take. A revocation has the time at which the server wrote it
+// and is seen a little later, possibly after younger ones; one that is seen
+// later than that has failed for whoever recorded it.
+const overlap = 3 * time.Second
 
 // revocationDoc is an identity.Revocation.
 type revocationDoc struct {
@@ -63,7 +64,7 @@ func (s *Store) Revocations(ctx context.Context, since, now time.Time) ([]identi
 	}
 	filter := bson.D{after("expires_at", now)}
 	if !since.IsZero() {
-		filter = append(filter, elem("raised_at", bson.D{elem("$gte", since.Add(-overlap))}))
+		filter = append(filter, elem("raised_at", bson.D{elem("$gte", since.Add(-s.timeout-overlap))}))
 	}
 	docs, err := find[revocationDoc](ctx, s.revocations, filter)
 	if err != nil {
