@@ -48,9 +48,9 @@ type NewUser struct {
 	Password string
 	// PasswordHash, in place of Password, takes over an account from another
 	// system: bcrypt, argon2id, or passlib's bcrypt_sha256 and PBKDF2.
-	PasswordHash string
-	Roles        []string
-	Tenant       string
+	PasswordHash  string
+	Roles         []string
+	Tenant        string
 	EmailVerified bool
 	Quiet         bool // send no mail that asks to confirm the address
 }

@@ -168,15 +168,16 @@ func TestWhatAnAdministratorMayGive(t *testing.T) {
 			w := newWorld(t)
 			u := w.userOf("acme", "ana")
 			_, err := w.UpdateUser(w.ctx, c.by, u.ID, c.change, here)
-			switch want := c.want.(type) {
-			case nil:
+			var field *identity.FieldError
+			switch {
+			case c.want == nil:
 				w.must(err)
-			case *identity.FieldError:
-				if !errors.As(err, &want) {
+			case errors.As(c.want, &field):
+				if !errors.As(err, &field) {
 					t.Error(err)
 				}
 			default:
-				w.want(err, want)
+				w.want(err, c.want)
 			}
 		})
 	}

@@ -450,7 +450,7 @@ func TestTokenOfAWithdrawnKeyIsRefusedWhateverWasUnderWay(t *testing.T) {
 }
 
 func TestSmallRSAKeysAreRefused(t *testing.T) {
-	key, err := rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // that is the point
+	key, err := rsa.GenerateKey(rand.Reader, 1024) // that is the point
 	if err != nil {
 		t.Skip("this Go does not even make one: ", err)
 	}
