@@ -249,10 +249,11 @@ func cmdAwaitBody(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func await(ts *testscript.TestScript, url string, ok func(status int, body string) bool) {
-	var last error
+	last := ""
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		res, err := http.Get(url)
-		if last = err; err != nil {
+		if err != nil {
+			last = err.Error()
 			continue
 		}
 		body, err := io.ReadAll(res.Body)
@@ -260,9 +261,9 @@ func await(ts *testscript.TestScript, url string, ok func(status int, body strin
 		if err == nil && ok(res.StatusCode, string(body)) {
 			return
 		}
-		last = fmt.Errorf("%s: %w\n%s", res.Status, err, body)
+		last = fmt.Sprintf("%s %v\n%s", res.Status, err, body)
 	}
-	ts.Fatalf("%s: %v", url, last)
+	ts.Fatalf("%s: %s", url, last)
 }
 
 // http [-token T] [-form|-type T] [-header 'N: V'] METHOD URL [BODY] STATUS asks
