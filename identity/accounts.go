@@ -254,7 +254,8 @@ func (s *Service) UpdateMe(ctx context.Context, p *Principal, in Profile, client
 		}
 		details["email"] = "to be confirmed"
 	}
-	if in.Username != nil && name.display != u.Username {
+	// A caller whose token still has another name is one whose renaming was interrupted.
+	if in.Username != nil && (name.display != u.Username || name.display != p.Username) {
 		details["username"] = u.Username + " -> " + name.display
 		if u, err = s.rename(ctx, u.ID, name); err != nil {
 			return User{}, err
@@ -325,7 +326,7 @@ func (s *Service) ChangePassword(ctx context.Context, p *Principal, current, nex
 		return err
 	}
 	s.audit(ctx, client, AuditRecord{Event: EventPasswordChanged, UserID: u.ID, ActorID: u.ID, Tenant: u.Tenant, SessionID: p.SessionID})
-	return s.enqueue(ctx, jobPasswordChanged, map[string]string{"user": u.ID})
+	return nil
 }
 
 // checkPassword says what is wrong with a password that u wants to have.
@@ -343,12 +344,17 @@ func (s *Service) checkPassword(field, password string, u User) error {
 // to be, and ends every session but keep. Sessions end before as well as after:
 // after, because one could begin with the old password meanwhile; before, so
 // that a crash in between leaves none alive. One-time tokens end too: an address
-// that an intruder wanted to have confirmed would be a way back in.
+// that an intruder wanted to have confirmed would be a way back in. The user is
+// told by mail.
 func (s *Service) setPassword(ctx context.Context, u User, require func(User) error, field, password, keep string) error {
 	if err := s.checkPassword(field, password, u); err != nil {
 		return err
 	}
 	hash, err := s.hasher.Hash(ctx, password)
+	if err != nil {
+		return err
+	}
+	notice, err := s.promise(ctx, jobPasswordChanged, map[string]string{"user": u.ID, "as_of": asOf(u)})
 	if err != nil {
 		return err
 	}
@@ -371,6 +377,7 @@ func (s *Service) setPassword(ctx context.Context, u User, require func(User) er
 	if err := s.endSessions(ctx, u.ID, keep); err != nil {
 		return fmt.Errorf("ending sessions: %w", err)
 	}
+	s.redeem(ctx, notice)
 	return nil
 }
 

@@ -78,7 +78,14 @@ type Change struct {
 // UpdateUser changes a user. What tokens say of them counts from their next
 // request on, because their access tokens are refused from then on.
 func (s *Service) UpdateUser(ctx context.Context, p *Principal, id string, in Change, client Client) (User, error) {
-	before, u, err := s.alter(ctx, p, id, client, func(u *User) error { return s.applyChange(u, in, p) })
+	var mails []string
+	if in.Email != nil {
+		var err error
+		if mails, err = s.promiseAddress(ctx, p, id, *in.Email); err != nil {
+			return User{}, err
+		}
+	}
+	_, u, err := s.alter(ctx, p, id, client, func(u *User) error { return s.applyChange(u, in, p) })
 	if err != nil {
 		return User{}, err
 	}
@@ -87,15 +94,34 @@ func (s *Service) UpdateUser(ctx context.Context, p *Principal, id string, in Ch
 			return User{}, err
 		}
 	}
-	if u.EmailKey == before.EmailKey {
-		return u, nil
+	if in.Email != nil { // a link to an address that was replaced must not bring it back
+		if err := s.store.DeleteTokens(ctx, id); err != nil {
+			return User{}, fmt.Errorf("deleting one-time tokens: %w", err)
+		}
 	}
-	// A link to the address that was replaced must not bring it back.
-	return u, errors.Join(
-		s.store.DeleteTokens(ctx, id),
-		s.enqueue(ctx, jobVerify, verifyJob(u, u.Email)),
-		s.enqueue(ctx, jobEmailChanged, map[string]string{"user": id, "email": before.Email}),
-	)
+	for _, job := range mails {
+		s.redeem(ctx, job)
+	}
+	return u, nil
+}
+
+// promiseAddress promises the mails of a new address: to confirm it, and a
+// notice to the old one. What is wrong with it, applyChange will say.
+func (s *Service) promiseAddress(ctx context.Context, p *Principal, id, email string) (jobs []string, err error) {
+	u, err := s.alterable(ctx, p, id)
+	if err != nil {
+		return nil, err
+	}
+	address, err := parseEmail(email)
+	if err != nil || address.key == u.EmailKey {
+		return nil, nil
+	}
+	confirm, err := s.promise(ctx, jobVerify, map[string]string{"user": id, "email": address.display})
+	if err != nil {
+		return nil, err
+	}
+	notice, err := s.promise(ctx, jobEmailChanged, map[string]string{"user": id, "email": u.Email})
+	return []string{confirm, notice}, err
 }
 
 func (s *Service) applyChange(u *User, in Change, p *Principal) error {

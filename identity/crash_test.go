@@ -186,6 +186,22 @@ func interruptedEndSession(w *world, i int) interruptible {
 	}
 }
 
+// noticed fails the test unless a notice has been mailed if, and only if, what it
+// says is so; twice at worst.
+func (w *world) noticed(t *testing.T, template string, so bool) {
+	t.Helper()
+	w.clock.advance(2 * identity.JobLease)
+	n := 0
+	for _, m := range w.mail() {
+		if m.Template == template {
+			n++
+		}
+	}
+	if (n > 0) != so || n > 2 {
+		t.Errorf("mailed %d times that %s, and it is %v", n, template, so)
+	}
+}
+
 // newPassword says which password opens the account, and that the other does not.
 func (w *world) newPassword(t *testing.T, name string) bool {
 	t.Helper()
@@ -199,6 +215,7 @@ func (w *world) newPassword(t *testing.T, name string) bool {
 
 func interruptedChangePassword(w *world, i int) interruptible {
 	_, name := w.numbered(i)
+	w.mail()
 	g, other := w.login(name), w.login(name)
 	me := w.who(g.AccessToken)
 	changed := false
@@ -222,6 +239,7 @@ func interruptedChangePassword(w *world, i int) interruptible {
 			w.endedEverywhere(other)
 			w.sessionEnded(other)
 			w.believed(g.AccessToken)
+			w.noticed(t, "password_changed", true)
 		},
 	}
 }
@@ -262,9 +280,11 @@ func interruptedVerifyEmail(w *world, i int) interruptible {
 		do:    func() error { return w.VerifyEmail(w.ctx, token, here) },
 		again: []error{identity.ErrTokenUsed},
 		done: func(t *testing.T) {
-			if s := w.stored(u.ID); (s.EmailKey == wanted) != s.EmailVerified {
+			s := w.stored(u.ID)
+			if (s.EmailKey == wanted) != s.EmailVerified {
 				t.Errorf("half changed: %+v", s)
 			}
+			w.noticed(t, "email_changed", s.EmailVerified)
 		},
 	}
 }

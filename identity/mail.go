@@ -147,7 +147,7 @@ type SMTPMailer struct {
 // NewSMTPMailer returns a mailer. extra options are appended to those that cfg means.
 func NewSMTPMailer(cfg SMTPConfig, templates Templates, extra ...mail.Option) (*SMTPMailer, error) {
 	m := &SMTPMailer{cfg: cfg, templates: templates}
-	m.options = []mail.Option{mail.WithPort(cfg.Port), mail.WithTimeout(15 * time.Second)}
+	m.options = []mail.Option{mail.WithPort(cfg.Port)}
 	switch cfg.TLS {
 	case "starttls":
 		m.options = append(m.options, mail.WithTLSPolicy(mail.TLSMandatory))
@@ -162,14 +162,23 @@ func NewSMTPMailer(cfg SMTPConfig, templates Templates, extra ...mail.Option) (*
 		m.options = append(m.options, mail.WithSMTPAuth(mail.SMTPAuthAutoDiscover), mail.WithUsername(cfg.Username), mail.WithPassword(cfg.Password))
 	}
 	m.options = append(m.options, extra...)
-	if _, err := m.client(); err != nil {
+	if _, err := m.client(context.Background()); err != nil {
 		return nil, err
 	}
 	return m, nil
 }
 
-func (s *SMTPMailer) client() (*mail.Client, error) {
-	c, err := mail.NewClient(s.cfg.Host, s.options...)
+// smtpWait is how long connecting may take, and handing over after that.
+const smtpWait = 15 * time.Second
+
+// client makes a client that waits no longer than ctx, which the library looks
+// at only while it connects.
+func (s *SMTPMailer) client(ctx context.Context) (*mail.Client, error) {
+	wait := smtpWait
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(deadline))
+	}
+	c, err := mail.NewClient(s.cfg.Host, append([]mail.Option{mail.WithTimeout(wait)}, s.options...)...)
 	if err != nil {
 		return nil, fmt.Errorf("configuring SMTP: %w", err)
 	}
@@ -191,7 +200,7 @@ func (s *SMTPMailer) Send(ctx context.Context, m Mail) error {
 	msg.SetMessageID()
 	msg.SetBodyString(mail.TypeTextPlain, text)
 	msg.AddAlternativeString(mail.TypeTextHTML, html)
-	c, err := s.client()
+	c, err := s.client(ctx)
 	if err != nil {
 		return err
 	}

@@ -12,8 +12,8 @@ import (
 // when the job runs, so that none waits in the store.
 const (
 	jobReset           = "reset"            // email, ip, request_id
-	jobVerify          = "verify"           // user, email, as_of
-	jobPasswordChanged = "password_changed" // user
+	jobVerify          = "verify"           // user, email, as_of ("": only the address that the user has)
+	jobPasswordChanged = "password_changed" // user, as_of: before the change
 	jobEmailChanged    = "email_changed"    // user, email: the old address
 )
 
@@ -36,8 +36,10 @@ func (s *Service) enqueue(ctx context.Context, kind string, data map[string]stri
 	return nil
 }
 
-// promise enqueues work about something that is only about to be stored. It
-// becomes due by redeem, or by itself a little later.
+// promise enqueues work about something that is only about to be stored, so that
+// it cannot be stored without the work's being promised. It becomes due by
+// redeem, or by itself a little later; if nothing was stored in the end, do
+// finds that out.
 func (s *Service) promise(ctx context.Context, kind string, data map[string]string) (id string, err error) {
 	return s.add(ctx, kind, data, s.now().Add(jobLease))
 }
@@ -183,8 +185,13 @@ func (s *Service) do(ctx context.Context, job Job) error {
 			return s.store.DeleteTokens(ctx, u.ID)
 		}
 	case jobEmailChanged:
-		m.To = job.Data["email"]
+		if m.To = job.Data["email"]; m.To == u.Email {
+			return nil // it was not changed in the end
+		}
 	case jobPasswordChanged:
+		if job.Data["as_of"] == asOf(u) {
+			return nil // it was not changed in the end
+		}
 	default:
 		return fmt.Errorf("unknown kind of job %q", job.Kind)
 	}

@@ -55,7 +55,7 @@ func (s *Service) Reset(ctx context.Context, token, password string, client Clie
 		return s.giveBack(ctx, t, err)
 	}
 	s.audit(ctx, client, AuditRecord{Event: EventPasswordReset, UserID: u.ID, ActorID: u.ID, Tenant: u.Tenant})
-	return s.enqueue(ctx, jobPasswordChanged, map[string]string{"user": u.ID})
+	return nil
 }
 
 // VerifyEmail confirms that the holder of a mailed token reads that address, and
@@ -65,32 +65,47 @@ func (s *Service) VerifyEmail(ctx context.Context, token string, client Client) 
 	if err != nil {
 		return err
 	}
+	if err := s.confirm(ctx, t, client); err != nil {
+		return s.giveBack(ctx, t, err)
+	}
+	return nil
+}
+
+// confirm stores that the user of t reads the address of t. It can be repeated.
+func (s *Service) confirm(ctx context.Context, t OneTimeToken, client Client) error {
 	address, err := parseEmail(t.Email)
 	if err != nil {
 		return ErrTokenUsed
 	}
-	var old string // the address that was replaced
-	u, err := s.change(ctx, t.UserID, func(u *User) error {
-		if old = ""; u.EmailKey != address.key {
-			old = u.Email
+	u, err := s.store.User(ctx, t.UserID)
+	if err != nil {
+		return fmt.Errorf("reading the user: %w", err)
+	}
+	notice := ""
+	if u.EmailKey != address.key {
+		if notice, err = s.promise(ctx, jobEmailChanged, map[string]string{"user": u.ID, "email": u.Email}); err != nil {
+			return err
+		}
+	}
+	u, err = s.change(ctx, u.ID, func(u *User) error {
+		if u.EmailKey != address.key {
 			u.Epoch++
 		}
 		u.Email, u.EmailKey, u.EmailVerified = address.display, address.key, true
 		return nil
 	})
 	if err != nil {
-		return s.giveBack(ctx, t, err)
+		return err
+	}
+	// Tokens that carry an older address must not outlive it.
+	if err := s.revoke(ctx, Revocation{Kind: RevokeUser, ID: u.ID, MinEpoch: u.Epoch}); err != nil {
+		return fmt.Errorf("revoking tokens: %w", err)
 	}
 	s.audit(ctx, client, AuditRecord{Event: EventEmailVerified, UserID: u.ID, ActorID: u.ID, Tenant: u.Tenant})
-	if old == "" {
-		return nil
+	if notice != "" {
+		s.redeem(ctx, notice)
 	}
-	// Tokens that carry the old address must not outlive it, and its reader must
-	// know. That the one fails is no reason to leave the other.
-	return errors.Join(
-		s.revoke(ctx, Revocation{Kind: RevokeUser, ID: u.ID, MinEpoch: u.Epoch}),
-		s.enqueue(ctx, jobEmailChanged, map[string]string{"user": u.ID, "email": old}),
-	)
+	return nil
 }
 
 // giveBack makes a spent token usable again if what it was for has failed for

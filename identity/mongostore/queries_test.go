@@ -79,8 +79,8 @@ func (qs *queries) record(_ context.Context, e *event.CommandStartedEvent) {
 // check fails the test for every query that no index of s serves.
 func (qs *queries) check(t *testing.T, s *Store) {
 	t.Helper()
-	if len(qs.seen) < 30 {
-		t.Errorf("only %d shapes of queries were seen", len(qs.seen))
+	if len(qs.seen) == 0 {
+		t.Error("no query was seen")
 	}
 	indexes := map[string][]bson.D{}
 	for _, c := range []*mongo.Collection{s.users, s.administrators, s.sessions, s.tokens, s.revocations, s.counters, s.jobs, s.audits} {

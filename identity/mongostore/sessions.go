@@ -105,8 +105,8 @@ func (s *Store) DeleteSessions(ctx context.Context, userID, keep string) ([]stri
 		if err != nil || r.DeletedCount == int64(len(left)) {
 			return ids, failure(doing, err)
 		}
-		// Some had ended meanwhile, or FerretDB has passed over some that were
-		// just being rotated.
+		// Some had ended by themselves, or the server has passed over some that
+		// were just being rotated, as in deleteOne.
 		if left, err = s.sessionIDs(ctx, all); err != nil {
 			return ids, failure(doing, err)
 		}
