@@ -53,7 +53,7 @@ fuzz: ## every fuzz test for FUZZTIME (20s) each
 		targets=$$(go test -list '^Fuzz' "$$package"); \
 		for target in $$(sed -n '/^Fuzz/p' <<<"$$targets"); do \
 			echo "fuzz: $$package $$target for $(FUZZTIME)"; \
-			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime "$(FUZZTIME)" "$$package"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime "$(FUZZTIME)" -fuzzminimizetime 10x "$$package"; \
 		done; \
 	done
 

@@ -9,7 +9,8 @@ import (
 )
 
 // TestTheReadmeIsTrue runs its examples: a csv block is a policy, a yaml block
-// the suite for the policy before it, a text block what lint says about it.
+// the suite for the policy before it, a text block what lint says about it, and a
+// console block what commands say.
 func TestTheReadmeIsTrue(t *testing.T) {
 	readme, err := readFile("README.md")
 	if err != nil {
@@ -19,7 +20,7 @@ func TestTheReadmeIsTrue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var policies, suites, lints int
+	var policies, suites, lints, consoles int
 	// The first suite that has no policy of its own is about the shipped one.
 	current := string(shipped)
 	blocks := regexp.MustCompile("(?ms)^```(\\w+)\n(.*?)^```$").FindAllStringSubmatch(string(readme), -1)
@@ -42,6 +43,14 @@ func TestTheReadmeIsTrue(t *testing.T) {
 			if diff := cmp.Diff(text, got.String()); diff != "" {
 				t.Errorf("%s\n%s", current, diff)
 			}
+		case "console":
+			for _, session := range strings.Split(text, "$ gateway policy ")[1:] {
+				consoles++
+				command, want, _ := strings.Cut(session, "\n")
+				if diff := cmp.Diff(want, runInReadme(t, strings.Fields(command), current)); diff != "" {
+					t.Errorf("%s: %s", command, diff)
+				}
+			}
 		case "yaml":
 			suites++
 			if strings.Contains(text, "/auth/users") {
@@ -60,9 +69,27 @@ func TestTheReadmeIsTrue(t *testing.T) {
 			}
 		}
 	}
-	if policies < 7 || suites < 6 || lints < 2 {
-		t.Errorf("only %d policies, %d suites and %d findings in README.md", policies, suites, lints)
+	if policies < 7 || suites < 6 || lints < 2 || consoles < 2 {
+		t.Errorf("only %d policies, %d suites, %d findings and %d commands in README.md", policies, suites, lints, consoles)
 	}
+}
+
+// runInReadme returns what a command of the README prints, as far as it is this
+// package's doing.
+func runInReadme(t *testing.T, command []string, current string) string {
+	t.Helper()
+	switch command[0] {
+	case "explain":
+		n := len(command)
+		var c Caller
+		for i := 1; i < n-2; i += 2 {
+			c.Authenticated = true
+			c.Roles = append(c.Roles, command[i+1])
+		}
+		return mustParse(t, current).Explain(c, command[n-2], command[n-1]).String()
+	}
+	t.Fatalf("README.md runs the unknown command %q", command)
+	return ""
 }
 
 // The codes of problems are a contract; each has its line in the README.

@@ -16,9 +16,10 @@ func newPolicy(s *shared) *cobra.Command {
 		Use:   "policy",
 		Short: "Check and try out the policy",
 		Example: `  gateway policy lint
-  gateway policy test --output json`,
+  gateway policy test --output json
+  gateway policy explain --role user GET /tasks/9`,
 	}
-	cmd.AddCommand(newPolicyLint(s), newPolicyTest(s))
+	cmd.AddCommand(newPolicyLint(s), newPolicyTest(s), newPolicyExplain(s))
 	return cmd
 }
 

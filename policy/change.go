@@ -1,0 +1,344 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"math/bits"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// Change is an edit of the policy file that would allow a request.
+type Change struct {
+	Edits []Edit `json:"edits"`
+	// Opens says in words what the change allows beside the request.
+	Opens []string `json:"opens"`
+
+	cost int // how much it opens; see explainer.changes
+}
+
+// Edit is one line to add, to replace or to remove.
+type Edit struct {
+	Action Action `json:"action"`
+	Line   int    `json:"line,omitempty"` // from 1; absent for a line to add
+	Old    string `json:"old,omitempty"`  // in canonical spelling
+	New    string `json:"new,omitempty"`  // to be pasted
+}
+
+// Action says what an Edit does.
+type Action string
+
+// What an Edit does.
+const (
+	AddLine     Action = "add"
+	ReplaceLine Action = "replace"
+	RemoveLine  Action = "remove"
+)
+
+func (c Change) String() string {
+	var b strings.Builder
+	for _, e := range c.Edits {
+		switch e.Action {
+		case AddLine:
+			fmt.Fprintf(&b, "  add           %s\n", e.New)
+		case ReplaceLine:
+			fmt.Fprintf(&b, "  in line %-5d %s\n  write         %s\n", e.Line, e.Old, e.New)
+		case RemoveLine:
+			fmt.Fprintf(&b, "  remove %-6d %s\n", e.Line, e.Old)
+		}
+	}
+	for _, opens := range c.Opens {
+		fmt.Fprintf(&b, "                (%s)\n", opens)
+	}
+	return b.String()
+}
+
+// shownChanges bounds the changes that an explanation suggests.
+const shownChanges = 3
+
+// changes returns what would allow the request, the change that opens least
+// first: measured by how many subjects gain how many methods of how many rules,
+// where "*" counts for ten. Of changes that open the same, one that uses what is
+// there comes before a new rule.
+func (x *explainer) changes() []Change {
+	var base Change
+	allowed := false
+	for _, r := range x.applies {
+		if r.deny {
+			base.Edits = append(base.Edits, x.narrow(r))
+			base.Opens = append(base.Opens, x.noLongerDenies(r))
+		} else {
+			allowed = true
+		}
+	}
+	if allowed {
+		return []Change{base}
+	}
+	who := x.whom()
+	found := slices.Concat(x.grantsFor(who), x.methodsFor(), []Change{x.ruleFor(who)})
+	slices.SortStableFunc(found, func(a, b Change) int { return cmp.Compare(a.cost, b.cost) })
+	found = found[:min(len(found), shownChanges)]
+	for i, c := range found {
+		found[i].Edits = slices.Concat(base.Edits, c.Edits)
+		found[i].Opens = slices.Concat(base.Opens, c.Opens)
+	}
+	return found
+}
+
+// narrow takes the method out of a denial.
+func (x *explainer) narrow(r *rule) Edit {
+	e := Edit{Action: RemoveLine, Line: int(r.line), Old: x.ruleText(r)}
+	if left := r.methods & x.methods.named() &^ x.bit; left != 0 {
+		e.Action, e.New = ReplaceLine, x.respell(r, left)
+	}
+	return e
+}
+
+func (x *explainer) noLongerDenies(r *rule) string {
+	methods := x.method
+	switch {
+	case r.methods == allMethods && x.bit != otherMethods:
+		// The language cannot say "all but".
+		methods += ", and methods that the policy does not name,"
+	case r.methods == allMethods:
+		methods = "methods that the policy does not name"
+	}
+	return fmt.Sprintf("no longer denied: %s on %s for %s", methods, x.pattern(r), x.everybodyWhoIs(r.subject))
+}
+
+// named is the set of all methods that have a name in the policy or in common.
+func (t *methodTable) named() methodSet {
+	return 1<<(commonMethods+len(t.names)) - 1
+}
+
+func (x *explainer) respell(r *rule, methods methodSet) string {
+	effect := Allow
+	if r.deny {
+		effect = Deny
+	}
+	return fmt.Sprintf("p, %s, %s, %s, %s", x.subjects.names[r.subject], x.pattern(r), x.methods.String(methods), effect)
+}
+
+// whom returns the subject that is to gain something: of the caller's roles that
+// can stand in a policy the one that the fewest have, preferably a known one.
+func (x *explainer) whom() string {
+	if !x.caller.Authenticated {
+		return x.subjects.names[anonymous]
+	}
+	best, bestHolders := "", 0
+	for _, role := range x.caller.Roles {
+		name := rolePrefix + role
+		if _, known := x.subjects.ids[name]; !known && len(name) > longestWord || checkSubject(name, x.subjects) != nil {
+			continue
+		}
+		holders := x.holders(name)
+		if _, known := x.subjects.ids[name]; !known {
+			holders += len(x.subjects.names)
+		}
+		if best == "" || holders < bestHolders {
+			best, bestHolders = name, holders
+		}
+	}
+	if best == "" {
+		return x.subjects.names[authenticated]
+	}
+	return best
+}
+
+// holders counts the subjects, permissions aside, that are the named one.
+func (x *explainer) holders(name string) int {
+	id, known := x.subjects.ids[name]
+	if !known {
+		return 1
+	}
+	n := 0
+	for other := range subjectID(len(x.subjects.names)) {
+		if !x.subjects.isPermission(other) && (id == anonymous || id == authenticated && other != anonymous ||
+			x.subjects.is(other, id) || x.subjects.is(anonymous, id) || other != anonymous && x.subjects.is(authenticated, id)) {
+			n++
+		}
+	}
+	return n
+}
+
+func (x *explainer) everybodyWhoIs(id subjectID) string {
+	switch {
+	case id == anonymous || x.subjects.is(anonymous, id):
+		return "everybody"
+	case id == authenticated || x.subjects.is(authenticated, id):
+		return "everybody with a valid token"
+	}
+	return "whoever is " + x.subjects.names[id]
+}
+
+func weight(methods methodSet, pattern string) int {
+	w := 10
+	if methods != allMethods {
+		w = min(w, bits.OnesCount64(uint64(methods)))
+	}
+	if strings.HasSuffix(pattern, "/*") {
+		w *= 10
+	}
+	return w
+}
+
+// grantsFor suggests g lines: a role or permission that may do it already.
+func (x *explainer) grantsFor(who string) []Change {
+	var groups []subjectID
+	for _, r := range x.matches {
+		if !r.deny && r.subject != anonymous && r.subject != authenticated && !slices.Contains(groups, r.subject) {
+			groups = append(groups, r.subject)
+		}
+	}
+	const considered = 50 // most policies have a handful
+	groups = groups[:min(len(groups), considered)]
+	if len(groups) == 0 {
+		return nil
+	}
+	gains := make(map[subjectID]int) // what the allow rules of a subject weigh
+	for i := range x.rules {
+		if r := &x.rules[i]; !r.deny {
+			gains[r.subject] += weight(r.methods, x.pattern(r))
+		}
+	}
+	is := x.subjectTest()
+	var found []Change
+	for _, group := range groups {
+		if x.bringsDenial(group) || x.closesCircle(who, group) {
+			continue
+		}
+		c := Change{Edits: []Edit{{Action: AddLine, New: fmt.Sprintf("g, %s, %s", who, x.subjects.names[group])}}}
+		rules := 0
+		for _, id := range append([]subjectID{group}, x.subjects.inherits(group)...) {
+			if !is(id) {
+				rules += gains[id]
+			}
+		}
+		c.cost = x.holders(who) * rules
+		c.Opens = []string{fmt.Sprintf("gives all that %s may do to %s", x.subjects.names[group], x.everybodyNamed(who))}
+		found = append(found, c)
+	}
+	return found
+}
+
+func (x *explainer) everybodyNamed(name string) string {
+	if id, known := x.subjects.ids[name]; known {
+		return x.everybodyWhoIs(id)
+	}
+	return "whoever is " + name
+}
+
+// bringsDenial reports whether who becomes the group is denied the request.
+func (x *explainer) bringsDenial(group subjectID) bool {
+	is := x.subjectTest()
+	return slices.ContainsFunc(x.matches, func(r *rule) bool { return r.deny && x.subjects.is(group, r.subject) && !is(r.subject) })
+}
+
+func (x *explainer) closesCircle(who string, group subjectID) bool {
+	id, known := x.subjects.ids[who]
+	return known && x.subjects.is(group, id)
+}
+
+// methodsFor suggests rules for the caller that lack nothing but the method.
+func (x *explainer) methodsFor() []Change {
+	if !x.nameable() {
+		return nil
+	}
+	is := x.subjectTest()
+	var found []Change
+	for _, r := range x.covers {
+		if r.deny || !is(r.subject) {
+			continue
+		}
+		text := x.ruleText(r)
+		at := strings.LastIndex(text, ", ")
+		longer := text[:at] + "|" + x.method + text[at:]
+		if len(longer) > maxLineBytes {
+			continue
+		}
+		found = append(found, Change{
+			Edits: []Edit{{ReplaceLine, int(r.line), text, longer}},
+			Opens: []string{fmt.Sprintf("allows %s on %s to %s", x.method, x.pattern(r), x.everybodyWhoIs(r.subject))},
+			cost:  x.holders(x.subjects.names[r.subject]) * weight(1, x.pattern(r)),
+		})
+	}
+	return found
+}
+
+// nameable reports whether a rule can name the method.
+func (x *explainer) nameable() bool {
+	return len(x.method) <= longestWord && checkMethod(x.method) == nil && (x.bit != otherMethods || len(x.methods.names) < maxMethods)
+}
+
+// ruleFor suggests a rule of its own.
+func (x *explainer) ruleFor(who string) Change {
+	method, w := x.method, 1
+	if !x.nameable() {
+		method, w = "*", 10
+	}
+	pattern := x.patternFor()
+	return Change{
+		Edits: []Edit{{Action: AddLine, New: fmt.Sprintf("p, %s, %s, %s, allow", who, pattern, method)}},
+		Opens: []string{fmt.Sprintf("allows %s on %s to %s", strings.Replace(method, "*", "every method", 1), pattern, x.everybodyNamed(who))},
+		cost:  x.holders(who) * w * weight(1, pattern),
+	}
+}
+
+// patternFor returns the narrowest pattern that somebody would write for the
+// path: one that the policy has, or else the path itself with names for what is
+// an identifier or cannot stand in a pattern.
+func (x *explainer) patternFor() string {
+	best := ""
+	for _, r := range x.covers {
+		pattern := x.pattern(r)
+		if !strings.HasSuffix(pattern, "/*") && (best == "" || patternCovers(best, pattern)) {
+			best = pattern
+		}
+	}
+	if best != "" {
+		return best
+	}
+	segments := strings.Split(x.path[1:], "/")
+	names := 0
+	for i, s := range segments {
+		last := i == len(segments)-1
+		if s == "" || s != "*" && !isName(s) && checkSegment(s, last) == nil && isPlain(s) && !isIdentifier(s) {
+			continue
+		}
+		if names++; names == 1 {
+			segments[i] = ":id"
+		} else {
+			segments[i] = fmt.Sprintf(":id%d", names)
+		}
+	}
+	if len(segments) > maxSegments {
+		segments = append(segments[:maxSegments-1], "*")
+	}
+	return "/" + strings.Join(segments, "/")
+}
+
+// longestWord is the length of what is still taken for a name somebody gave, so
+// that suggested lines stay within the limit of lines.
+const longestWord = 100
+
+// isPlain reports whether a policy file can hold the segment.
+func isPlain(s string) bool {
+	return len(s) <= longestWord && strings.TrimSpace(s) == s && !strings.ContainsAny(s, `,"`) &&
+		!strings.ContainsFunc(s, func(r rune) bool { return r == unicode.ReplacementChar || !unicode.IsPrint(r) })
+}
+
+// isIdentifier reports whether a segment looks like the name of one thing among
+// many: a number, a UUID, a digest.
+func isIdentifier(s string) bool {
+	digits := 0
+	for _, c := range []byte(s) {
+		switch {
+		case isDigit(c):
+			digits++
+		case !isHex(c) && c != '-':
+			return false
+		}
+	}
+	return digits == len(s) || digits > 0 && len(s) >= 8
+}
