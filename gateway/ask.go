@@ -50,7 +50,7 @@ func (f *flight) send() error {
 // mayRetry reports whether a request that failed so may be sent on another
 // connection.
 func (f *flight) mayRetry(err error) bool {
-	if !f.conn.reused || f.retried || !closedByPeer(err) || f.ended() != nil {
+	if !f.conn.reused || !closedByPeer(err) || f.ended() != nil { // a second try is never on a reused one
 		return false
 	}
 	if f.conn.sent == 0 && !f.conn.tls {

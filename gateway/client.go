@@ -88,6 +88,11 @@ func (c *upstreamConn) resume() (int, error) {
 	}
 	for {
 		if err := c.raw.Read(c.step); err != nil {
+			if c.stage == stageCheck && isTimeout(err) { // fired while the connection was idle
+				if err = c.arm(time.Now().Add(watchDelay)); err == nil {
+					continue
+				}
+			}
 			return 0, err
 		}
 		if c.err != nil || c.sent == len(c.out) {

@@ -25,6 +25,16 @@ const (
 // exchange was cut: there must be no second answer on it.
 var errConnEnded = errors.New("the exchange on this connection was cut")
 
+// prepareServer sets what forward relies on. Without it, answers to a client that
+// pipelines its requests could change places.
+func prepareServer(s *fasthttp.Server) {
+	s.StreamRequestBody = true
+	s.ExpectHandler = expectContinue
+	// The server then holds back no answer of its own while the next request is
+	// there already: forward writes past it, straight to the connection.
+	s.ReduceMemoryUsage = true
+}
+
 // clientListener accepts connections as clientConns: the server that serves
 // forward has to listen through one. It goes outermost, around TLS.
 type clientListener struct{ net.Listener }
@@ -67,9 +77,7 @@ type tlsClientConn struct {
 // It also makes deadlines cheap: one that is moved further away is only
 // remembered, and is looked up when the one that was set before fires.
 //
-// Writing straight to the connection keeps answers in order only if the server
-// holds back none of its own for a pipelining client, so the server has to run
-// with ReduceMemoryUsage (which also is what releases its write buffers).
+// The server has to be told by prepareServer.
 //
 // Its methods are for the goroutine that serves the connection, except where
 // noted.

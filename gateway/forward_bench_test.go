@@ -53,9 +53,10 @@ func benchForward(b *testing.B, request, answer string) {
 				b.Error(err)
 			}
 		},
-		StreamRequestBody: true, ReduceMemoryUsage: true, ReadBufferSize: 16 << 10,
+		ReadBufferSize:        16 << 10,
 		NoDefaultServerHeader: true, NoDefaultDate: true, NoDefaultContentType: true,
 	}
+	prepareServer(s)
 	go func() { _ = s.Serve(newClientListener(ln)) }()
 	b.Cleanup(func() { _ = ln.Close() })
 	conn, err := net.Dial("tcp", ln.Addr().String())

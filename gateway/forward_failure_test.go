@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,58 +22,62 @@ func (w *wire) reset() {
 
 func TestForwardRefusesWhatIsNoAnswer(t *testing.T) {
 	tests := map[string]string{
+		"another protocol":                    "SSH-2.0-OpenSSH_9.2\n",
+		"garbage":                             "\x00\x01\x02\x03",
+		"HTTP/2":                              "HTTP/2 200 OK\n\n",
+		"HTTP/1.2":                            "HTTP/1.2 200 OK\n\n",
+		"HTTP/0.9":                            "<html>",
+		"a status of two digits":              "HTTP/1.1 20 OK\nContent-Length: 0\n\n",
+		"a status of four digits":             "HTTP/1.1 2000 OK\nContent-Length: 0\n\n",
+		"a status below 100":                  "HTTP/1.1 099 OK\nContent-Length: 0\n\n",
+		"a status that is no number":          "HTTP/1.1 2x0 OK\nContent-Length: 0\n\n",
+		"two spaces before the status":        "HTTP/1.1  200 OK\nContent-Length: 0\n\n",
+		"a tab before the status":             "HTTP/1.1\t200 OK\nContent-Length: 0\n\n",
+		"a NUL in the reason":                 "HTTP/1.1 200 O\x00K\nContent-Length: 0\n\n",
+		"a repeated Content-Length":           "HTTP/1.1 200 OK\nContent-Length: 2\nContent-Length: 2\n\nok",
+		"differing Content-Lengths":           "HTTP/1.1 200 OK\nContent-Length: 2\ncontent-length: 3\n\nok",
+		"a list of Content-Lengths":           "HTTP/1.1 200 OK\nContent-Length: 2, 2\n\nok",
+		"an empty Content-Length":             "HTTP/1.1 200 OK\nContent-Length:\n\nok",
+		"a negative Content-Length":           "HTTP/1.1 200 OK\nContent-Length: -2\n\nok",
+		"a signed Content-Length":             "HTTP/1.1 200 OK\nContent-Length: +2\n\nok",
+		"a hexadecimal Content-Length":        "HTTP/1.1 200 OK\nContent-Length: 0x2\n\nok",
+		"a Content-Length that overflows":     "HTTP/1.1 200 OK\nContent-Length: 99999999999999999999\n\nok",
+		"both Content-Length and chunks":      "HTTP/1.1 200 OK\nContent-Length: 2\nTransfer-Encoding: chunked\n\n0\n\n",
+		"both, the other way round":           "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nContent-Length: 2\n\n0\n\n",
+		"an encoding behind chunked":          "HTTP/1.1 200 OK\nTransfer-Encoding: chunked, gzip\n\n0\n\n",
+		"an encoding before chunked":          "HTTP/1.1 200 OK\nTransfer-Encoding: gzip, chunked\n\n0\n\n",
+		"chunked twice":                       "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nTransfer-Encoding: chunked\n\n0\n\n",
+		"the identity encoding":               "HTTP/1.1 200 OK\nTransfer-Encoding: identity\n\nok",
+		"an unknown encoding":                 "HTTP/1.1 200 OK\nTransfer-Encoding: xchunked\n\n0\n\n",
+		"chunks in HTTP/1.0":                  "HTTP/1.0 200 OK\nTransfer-Encoding: chunked\n\n0\n\n",
+		"a folded field":                      "HTTP/1.1 200 OK\nX: a\n b\nContent-Length: 0\n\n",
+		"a space before the colon":            "HTTP/1.1 200 OK\nContent-Length : 0\n\n",
+		"a field without name":                "HTTP/1.1 200 OK\n: x\nContent-Length: 0\n\n",
+		"a field without colon":               "HTTP/1.1 200 OK\nContent-Length 0\n\n",
+		"a name that is no token":             "HTTP/1.1 200 OK\nX(Y): 1\nContent-Length: 0\n\n",
+		"a NUL in a value":                    "HTTP/1.1 200 OK\nX: a\x00b\nContent-Length: 0\n\n",
+		"a bare CR in a value":                "HTTP/1.1 200 OK\nX: a\rb\nContent-Length: 0\n\n",
+		"a chunk size that is no number":      "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\nx\n",
+		"a chunk size that is missing":        "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n\n",
+		"a signed chunk size":                 "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n+2\nok\n0\n\n",
+		"a chunk size behind a space":         "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n 2\nok\n0\n\n",
+		"a chunk size before a space":         "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n2 \nok\n0\n\n",
+		"a chunk size with a prefix":          "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n0x2\nok\n0\n\n",
+		"a chunk size that overflows":         "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n1000000000000002\nok\n0\n\n",
+		"a chunk longer than its size":        "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n1\nok\n0\n\n",
+		"a NUL in a chunk extension":          "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n2;\x00\nok\n0\n\n",
+		"a chunk extension that does not end": "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n2;" + strings.Repeat("x", maxChunkOverhead+1),
+		"a trailer that does not end":         "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n0\nX: " + strings.Repeat("x", maxChunkOverhead+1),
+		"a head that does not end":            "HTTP/1.1 200 OK\nX: " + strings.Repeat("x", maxHead),
+		"a head of many fields that does not": "HTTP/1.1 200 OK\n" + strings.Repeat("X: y\n", maxHead/6+1),
+		"informational answers without end":   strings.Repeat("HTTP/1.1 102 Processing\n\n", maxInterim+1),
+		"101 to nothing":                      "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\n\n",
+		"101 that was not asked for":          "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n\n",
+	}
+	// What could go on is refused when it does not; everything else at once.
+	halves := map[string]string{
 		"nothing at all":                         "",
 		"half a head":                            "HTTP/1.1 200 OK\nContent-Le",
-		"another protocol":                       "SSH-2.0-OpenSSH_9.2\n",
-		"garbage":                                "\x00\x01\x02\x03",
-		"HTTP/2":                                 "HTTP/2 200 OK\n\n",
-		"HTTP/1.2":                               "HTTP/1.2 200 OK\n\n",
-		"HTTP/0.9":                               "<html>",
-		"a status of two digits":                 "HTTP/1.1 20 OK\nContent-Length: 0\n\n",
-		"a status of four digits":                "HTTP/1.1 2000 OK\nContent-Length: 0\n\n",
-		"a status below 100":                     "HTTP/1.1 099 OK\nContent-Length: 0\n\n",
-		"a status that is no number":             "HTTP/1.1 2x0 OK\nContent-Length: 0\n\n",
-		"two spaces before the status":           "HTTP/1.1  200 OK\nContent-Length: 0\n\n",
-		"a tab before the status":                "HTTP/1.1\t200 OK\nContent-Length: 0\n\n",
-		"a NUL in the reason":                    "HTTP/1.1 200 O\x00K\nContent-Length: 0\n\n",
-		"a repeated Content-Length":              "HTTP/1.1 200 OK\nContent-Length: 2\nContent-Length: 2\n\nok",
-		"differing Content-Lengths":              "HTTP/1.1 200 OK\nContent-Length: 2\ncontent-length: 3\n\nok",
-		"a list of Content-Lengths":              "HTTP/1.1 200 OK\nContent-Length: 2, 2\n\nok",
-		"an empty Content-Length":                "HTTP/1.1 200 OK\nContent-Length:\n\nok",
-		"a negative Content-Length":              "HTTP/1.1 200 OK\nContent-Length: -2\n\nok",
-		"a signed Content-Length":                "HTTP/1.1 200 OK\nContent-Length: +2\n\nok",
-		"a hexadecimal Content-Length":           "HTTP/1.1 200 OK\nContent-Length: 0x2\n\nok",
-		"a Content-Length that overflows":        "HTTP/1.1 200 OK\nContent-Length: 99999999999999999999\n\nok",
-		"both Content-Length and chunks":         "HTTP/1.1 200 OK\nContent-Length: 2\nTransfer-Encoding: chunked\n\n0\n\n",
-		"both, the other way round":              "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nContent-Length: 2\n\n0\n\n",
-		"an encoding behind chunked":             "HTTP/1.1 200 OK\nTransfer-Encoding: chunked, gzip\n\n0\n\n",
-		"an encoding before chunked":             "HTTP/1.1 200 OK\nTransfer-Encoding: gzip, chunked\n\n0\n\n",
-		"chunked twice":                          "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nTransfer-Encoding: chunked\n\n0\n\n",
-		"the identity encoding":                  "HTTP/1.1 200 OK\nTransfer-Encoding: identity\n\nok",
-		"an unknown encoding":                    "HTTP/1.1 200 OK\nTransfer-Encoding: xchunked\n\n0\n\n",
-		"chunks in HTTP/1.0":                     "HTTP/1.0 200 OK\nTransfer-Encoding: chunked\n\n0\n\n",
-		"a folded field":                         "HTTP/1.1 200 OK\nX: a\n b\nContent-Length: 0\n\n",
-		"a space before the colon":               "HTTP/1.1 200 OK\nContent-Length : 0\n\n",
-		"a field without name":                   "HTTP/1.1 200 OK\n: x\nContent-Length: 0\n\n",
-		"a field without colon":                  "HTTP/1.1 200 OK\nContent-Length 0\n\n",
-		"a name that is no token":                "HTTP/1.1 200 OK\nX(Y): 1\nContent-Length: 0\n\n",
-		"a NUL in a value":                       "HTTP/1.1 200 OK\nX: a\x00b\nContent-Length: 0\n\n",
-		"a bare CR in a value":                   "HTTP/1.1 200 OK\nX: a\rb\nContent-Length: 0\n\n",
-		"a chunk size that is no number":         "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\nx\n",
-		"a chunk size that is missing":           "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n\n",
-		"a signed chunk size":                    "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n+2\nok\n0\n\n",
-		"a chunk size behind a space":            "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n 2\nok\n0\n\n",
-		"a chunk size before a space":            "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n2 \nok\n0\n\n",
-		"a chunk size with a prefix":             "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n0x2\nok\n0\n\n",
-		"a chunk size that overflows":            "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n10000000000000002\nok\n0\n\n",
-		"a chunk longer than its size":           "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n1\nok\n0\n\n",
-		"a NUL in a chunk extension":             "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n2;\x00\nok\n0\n\n",
-		"a chunk extension that does not end":    "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n2;" + strings.Repeat("x", maxChunkOverhead+1),
-		"a trailer that does not end":            "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n0\nX: " + strings.Repeat("x", maxChunkOverhead+1),
-		"a head that does not end":               "HTTP/1.1 200 OK\nX: " + strings.Repeat("x", maxHead),
-		"a head of many fields that does not":    "HTTP/1.1 200 OK\n" + strings.Repeat("X: y\n", maxHead/6+1),
-		"informational answers without end":      strings.Repeat("HTTP/1.1 102 Processing\n\n", maxInterim+1),
-		"101 that was not asked for":             "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n\n",
 		"an informational answer, and then none": "HTTP/1.1 103 Early Hints\n\n",
 	}
 	raw := map[string]string{ // as they are
@@ -88,13 +93,18 @@ func TestForwardRefusesWhatIsNoAnswer(t *testing.T) {
 	for name, answer := range tests {
 		raw[name] = crlf(answer)
 	}
+	for name, answer := range halves {
+		raw[name] = crlf(answer)
+	}
 	for name, answer := range raw {
 		t.Run(name, func(t *testing.T) {
 			noLeaks(t)
 			addr := serveUpstream(t, func(_ int, w *wire) {
 				w.head()
 				_, _ = io.WriteString(w.Conn, answer) // may be refused halfway
-				_ = w.Conn.(*net.TCPConn).CloseWrite()
+				if _, ok := halves[name]; ok {
+					_ = w.Conn.(*net.TCPConn).CloseWrite()
+				}
 				_, _ = io.Copy(io.Discard, w.in) // the gateway has to close it
 			})
 			e := serveEdge(t, testUpstream(t, upstreamOptions{}, addr), nil)
@@ -270,6 +280,34 @@ func TestForwardSendsARequestAgainOnlyIfThatCanDoNoHarm(t *testing.T) {
 	}
 }
 
+func TestForwardSendsARequestAgainOnANewConnection(t *testing.T) {
+	noLeaks(t)
+	var busy sync.WaitGroup
+	busy.Add(2)
+	addr := serveUpstream(t, func(n int, w *wire) {
+		w.head()
+		if n < 2 { // both have to be in the pool
+			busy.Done()
+			busy.Wait()
+		}
+		w.say(okAnswer)
+		w.head()
+	})
+	e := serveEdge(t, testUpstream(t, upstreamOptions{}, addr), nil)
+	c, d := e.dial(), e.dial()
+	c.say("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	d.say("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	c.hear(okAnswer)
+	d.hear(okAnswer)
+	e.result()
+	e.result()
+	c.say("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	c.hear(okAnswer)
+	if r := e.result(); r.attempts != 2 {
+		t.Errorf("%+v, %v", r.exchange, r.err)
+	}
+}
+
 func TestForwardSendsARequestAgainOnlyOnce(t *testing.T) {
 	noLeaks(t)
 	conns := make(chan string, 10)
@@ -324,7 +362,8 @@ func TestForwardKeepsNoConnectionThatIsNotClean(t *testing.T) {
 					t.Errorf("the connection was used again: %q", rest)
 				}
 			})
-			e := serveEdge(t, testUpstream(t, upstreamOptions{}, addr), nil)
+			u := testUpstream(t, upstreamOptions{}, addr)
+			e := serveEdge(t, u, nil)
 			c := e.dial()
 			if test.request == "" {
 				test.request = "GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -332,6 +371,9 @@ func TestForwardKeepsNoConnectionThatIsNotClean(t *testing.T) {
 			c.say(test.request)
 			c.hear(test.gets)
 			e.result()
+			if s := u.status(time.Now())[0]; s.idle != 0 || s.active != 0 {
+				t.Errorf("%+v", s)
+			}
 			c = e.dial()
 			c.say("GET /next HTTP/1.1\r\nHost: h\r\n\r\n")
 			c.hear(okAnswer)

@@ -24,6 +24,7 @@ func TestForwardPassesOnEachPieceWhenItComes(t *testing.T) {
 		pieces []string // of the upstream
 		hears  []string // the client, after each
 		ends   bool     // the upstream's connection, with the answer
+		raw    bool     // the pieces are as they are
 	}{
 		{
 			name:   "of a body with a length",
@@ -33,6 +34,12 @@ func TestForwardPassesOnEachPieceWhenItComes(t *testing.T) {
 		{
 			name:   "of a head that comes bit by bit",
 			pieces: []string{"H", "TTP/1.1 200 OK\n", "Date: x\nContent-Len", "gth: 2\n\n", "ab"},
+			hears:  []string{"", "", "", head + "Content-Length: 2\n\n", "ab"},
+		},
+		{
+			name:   "of a head whose last bytes come one by one",
+			raw:    true,
+			pieces: []string{crlf(head) + "Content-Length: 2\r", "\n", "\r", "\n", "ab"},
 			hears:  []string{"", "", "", head + "Content-Length: 2\n\n", "ab"},
 		},
 		{
@@ -59,7 +66,10 @@ func TestForwardPassesOnEachPieceWhenItComes(t *testing.T) {
 			addr := serveUpstream(t, func(_ int, w *wire) {
 				w.head()
 				for _, piece := range test.pieces {
-					w.say(crlf(piece))
+					if !test.raw {
+						piece = crlf(piece)
+					}
+					w.say(piece)
 					<-heard
 				}
 			})
@@ -195,6 +205,36 @@ func TestForwardCarriesWhatIsLargeInConstantMemory(t *testing.T) {
 		if used := after.TotalAlloc - before.TotalAlloc; used > 4<<20 {
 			t.Errorf("%s: %d bytes allocated", method, used)
 		}
+	}
+}
+
+// The answer can overtake the end of the upload by a hair, which is no reason to
+// give up two connections.
+func TestForwardKeepsItsConnectionsAfterAnUpload(t *testing.T) {
+	noLeaks(t)
+	conns := make(chan struct{}, 1000)
+	body := strings.Repeat("x", 40<<10)
+	addr := serveUpstream(t, func(_ int, w *wire) {
+		conns <- struct{}{}
+		for w.head() != "" {
+			w.hear(body)
+			w.say(okAnswer)
+		}
+	})
+	e := serveEdge(t, testUpstream(t, upstreamOptions{}, addr), nil)
+	c := e.dial()
+	for n := range 200 {
+		if n == 100 { // long enough for what was set on the connection to fire
+			time.Sleep(3 * watchDelay / 2)
+		}
+		c.say(fmt.Sprintf("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
+		c.hear(okAnswer)
+		if r := e.result(); r.err != nil {
+			t.Fatalf("%+v, %v", r.exchange, r.err)
+		}
+	}
+	if n := len(conns); n != 1 {
+		t.Errorf("%d connections to the upstream", n)
 	}
 }
 
@@ -356,11 +396,12 @@ func TestForwardAllowsASlowBodyAndNotASlowHead(t *testing.T) {
 
 func TestForwardAllowsASilentAnswerDuringAnUpload(t *testing.T) {
 	noLeaks(t)
-	const idle = 100 * time.Millisecond
+	const idle = 300 * time.Millisecond
 	addr := serveUpstream(t, func(_ int, w *wire) {
 		w.head()
 		w.say("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 2\r\n\r\n")
 		w.take(10*6 + 5)
+		time.Sleep(idle / 2)
 		w.say("ok")
 	})
 	e := serveEdge(t, testUpstream(t, upstreamOptions{}, addr), func(_ *fasthttp.RequestCtx, out *outbound) {
@@ -370,7 +411,7 @@ func TestForwardAllowsASilentAnswerDuringAnUpload(t *testing.T) {
 	c.say("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
 	c.hear("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 2\r\n\r\n")
 	for range 10 {
-		time.Sleep(idle / 4)
+		time.Sleep(idle / 6)
 		c.say("1\r\nx\r\n")
 	}
 	c.say("0\r\n\r\n")
@@ -394,6 +435,35 @@ func TestForwardGivesUpOnAnUploadThatStops(t *testing.T) {
 	e.fails(errBodyTimeout)
 	c.hear(errBodyTimeout.Error())
 	c.hearEnd()
+}
+
+func TestForwardGivesUpOnAnUpstreamThatTakesNothing(t *testing.T) {
+	noLeaks(t)
+	gaveUp := make(chan struct{})
+	addr := serveUpstream(t, func(_ int, w *wire) {
+		w.head()
+		<-gaveUp
+	})
+	e := serveEdge(t, testUpstream(t, upstreamOptions{}, addr), func(_ *fasthttp.RequestCtx, out *outbound) {
+		out.timeout = routeTimeouts{header: 50 * time.Millisecond, idle: 50 * time.Millisecond}
+	})
+	c := e.dial()
+	c.say("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n")
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		piece := make([]byte, 1<<20)
+		for {
+			if _, err := c.Write(piece); err != nil {
+				return // as it should
+			}
+		}
+	}()
+	c.head()
+	e.fails(errUpstreamTimeout)
+	close(gaveUp)
+	_ = c.Close()
+	<-sent
 }
 
 func TestForwardGivesUpOnAClientThatTakesNothing(t *testing.T) {
@@ -466,20 +536,30 @@ func TestForwardKeepsWhatAClientSaysWhileItIsWatched(t *testing.T) {
 	noLeaks(t)
 	watched := make(chan struct{})
 	addr := serveUpstream(t, func(_ int, w *wire) {
-		w.head()
+		w.hear("GET /1 HTTP/1.1\r\nHost: h\r\nX-Ours: yes\r\n\r\n")
 		<-watched
 		w.say("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 1\r\n\r\n1")
-		w.head()
+		w.hear("GET /2 HTTP/1.1\r\nHost: h\r\nX-Ours: yes\r\n\r\n")
 		w.say("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 1\r\n\r\n2")
+		w.hear("GET /3 HTTP/1.1\r\nHost: h\r\nX-Ours: yes\r\n\r\n")
+		time.Sleep(3 * watchDelay / 2)
+		w.say("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 1\r\n\r\n3")
+		w.hear("GET /4 HTTP/1.1\r\nHost: h\r\nX-Ours: yes\r\n\r\n")
+		w.say("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 1\r\n\r\n4")
 	})
 	c := serveEdge(t, testUpstream(t, upstreamOptions{}, addr), nil).dial()
-	c.say("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	c.say("GET /1 HTTP/1.1\r\nHost: h\r\n\r\n")
 	time.Sleep(3 * watchDelay / 2) // now it is
 	c.say("GET /2 HTTP/1.1\r\nHost: h\r\n\r\n")
 	time.Sleep(watchDelay / 2)
 	close(watched)
 	c.hear("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 1\r\n\r\n1" +
 		"HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 1\r\n\r\n2")
+	// And what it says when the watch is over.
+	for _, n := range []string{"3", "4"} {
+		c.say("GET /" + n + " HTTP/1.1\r\nHost: h\r\n\r\n")
+		c.hear("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 1\r\n\r\n" + n)
+	}
 }
 
 // What came before must never be in an answer, whatever the order and the sizes.

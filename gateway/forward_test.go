@@ -177,9 +177,6 @@ func serveEdgeOn(t *testing.T, u *upstream, adjust func(*fasthttp.RequestCtx, *o
 	e := &edge{t: t, addr: ln.Addr().String(), results: make(chan result, 1000)}
 	s := &fasthttp.Server{
 		Handler:                       func(ctx *fasthttp.RequestCtx) { e.handle(ctx, u, adjust) },
-		ExpectHandler:                 expectContinue,
-		StreamRequestBody:             true,
-		ReduceMemoryUsage:             true,
 		DisablePreParseMultipartForm:  true,
 		DisableHeaderNamesNormalizing: true,
 		NoDefaultServerHeader:         true,
@@ -191,6 +188,7 @@ func serveEdgeOn(t *testing.T, u *upstream, adjust func(*fasthttp.RequestCtx, *o
 		ReadTimeout:                   patience,
 		Logger:                        quietServer{},
 	}
+	prepareServer(s)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(newClientListener(ln)) }()
 	t.Cleanup(func() {

@@ -217,6 +217,30 @@ func TestForwardTriesTheNextTargetIfOneCannotBeReached(t *testing.T) {
 	}
 }
 
+func TestATargetThatAnswersNonsenseIsEjected(t *testing.T) {
+	noLeaks(t)
+	good := serveUpstream(t, func(_ int, w *wire) {
+		for w.head() != "" {
+			w.say(okAnswer)
+		}
+	})
+	bad := serveUpstream(t, func(_ int, w *wire) { w.head() })
+	u := testUpstream(t, upstreamOptions{}, bad, good)
+	e := serveEdge(t, u, nil)
+	failed := 0
+	for range 4 * failuresToEject {
+		c := e.dial()
+		c.say("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+		c.head()
+		if e.result().err != nil {
+			failed++
+		}
+	}
+	if failed != failuresToEject || u.status(time.Now())[0].healthy {
+		t.Errorf("%d failed, %+v", failed, u.status(time.Now()))
+	}
+}
+
 func TestForwardWithoutHealthyTarget(t *testing.T) {
 	noLeaks(t)
 	u := testUpstream(t, upstreamOptions{}, deadAddr(t), deadAddr(t))

@@ -211,6 +211,53 @@ func TestCloseTunnelsEndsThem(t *testing.T) {
 	}
 }
 
+func TestNoTunnelIsOpenedAfterCloseTunnels(t *testing.T) {
+	noLeaks(t)
+	addr := serveUpstream(t, func(_ int, w *wire) {
+		w.head()
+		w.say(upgradeAnswer)
+		w.hearEnd()
+	})
+	u := testUpstream(t, upstreamOptions{}, addr)
+	u.closeTunnels()
+	e, ends := serveTunnels(t, u, routeTimeouts{})
+	c := e.dial()
+	c.say(upgradeRequest)
+	c.hear(upgradeGot)
+	c.hearEnd()
+	if end := <-ends; !errors.Is(end.err, errTunnelClosed) {
+		t.Errorf("done: %+v", end)
+	}
+}
+
+func TestATunnelEndsWhenTheClientTakesNothing(t *testing.T) {
+	noLeaks(t)
+	addr := serveUpstream(t, func(_ int, w *wire) {
+		w.head()
+		w.say(upgradeAnswer)
+		_, _ = w.Write(make([]byte, 64<<20)) // may be refused halfway
+	})
+	e, ends := serveTunnels(t, testUpstream(t, upstreamOptions{}, addr), routeTimeouts{idle: 50 * time.Millisecond})
+	c := e.dial()
+	c.say(upgradeRequest)
+	c.hear(upgradeGot)
+	said := make(chan struct{})
+	go func() { // though it goes on talking
+		defer close(said)
+		for {
+			if _, err := c.Write([]byte(".")); err != nil {
+				return
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}()
+	start := time.Now()
+	if end := <-ends; !isTimeout(end.err) || time.Since(start) > patience/2 {
+		t.Errorf("done: %+v after %v", end, time.Since(start))
+	}
+	<-said
+}
+
 func TestATunnelCarriesMuch(t *testing.T) {
 	noLeaks(t)
 	const size = 8 << 20

@@ -85,7 +85,7 @@ func (s *Service) UpdateUser(ctx context.Context, p *Principal, id string, in Ch
 			return User{}, err
 		}
 	}
-	_, u, err := s.alter(ctx, p, id, client, func(u *User) error { return s.applyChange(u, in, p) })
+	u, err := s.alter(ctx, p, id, client, func(u *User) error { return s.applyChange(u, in, p) })
 	if err != nil {
 		return User{}, err
 	}
@@ -149,48 +149,49 @@ func (s *Service) applyChange(u *User, in Change, p *Principal) error {
 
 // alter edits a user in p's reach, and what it has read is what it replaces:
 // whatever edit and the checks here have seen is still so when it is stored.
-// Access tokens are refused from then on. It returns the user before and after.
-//
-// The set of administrators must never hold somebody who is none: they leave it
-// before ceasing to be one, and enter it after having become one.
-func (s *Service) alter(ctx context.Context, p *Principal, id string, client Client, edit func(*User) error) (before, after User, err error) {
-	counts := false // in the set of administrators, at some time of this
-	for {
-		if before, err = s.alterable(ctx, p, id); err != nil {
-			break
-		}
-		after = before
-		if err = edit(&after); err != nil {
-			break
-		}
-		after.Epoch++
-		after.UpdatedAt = s.now()
-		was, will := s.administers(before), s.administers(after)
-		counts = counts || was || will
-		if was && !will {
-			if err = s.store.ReleaseAdministrator(ctx, id); err != nil {
-				err = fmt.Errorf("releasing an administrator: %w", err)
-				break
-			}
-		}
-		if after, err = s.store.UpdateUser(ctx, after); err == nil {
-			s.audit(ctx, client, AuditRecord{Event: EventUserChanged, UserID: id, ActorID: actor(p), Tenant: after.Tenant, Details: describeChange(before, after)})
-			if err = s.revoke(ctx, Revocation{Kind: RevokeUser, ID: id, MinEpoch: after.Epoch}); err != nil {
-				err = fmt.Errorf("revoking tokens: %w", err)
-			}
-			break
-		}
-		if !errors.Is(err, ErrConflict) || ctx.Err() != nil {
-			err = fmt.Errorf("storing a user: %w", err)
-			break
-		}
+// Access tokens are refused from then on. It returns the user as stored.
+func (s *Service) alter(ctx context.Context, p *Principal, id string, client Client, edit func(*User) error) (User, error) {
+	before, after, err := s.replace(ctx, p, id, edit)
+	for errors.Is(err, ErrConflict) && ctx.Err() == nil {
+		before, after, err = s.replace(ctx, p, id, edit)
 	}
-	if counts {
+	stored := err == nil
+	if stored && s.administers(before) && !s.administers(after) {
+		err = s.keepAdministrators(ctx, before)
+	}
+	if stored && !errors.Is(err, ErrLastAdministrator) {
+		s.audit(ctx, client, AuditRecord{Event: EventUserChanged, UserID: id, ActorID: actor(p), Tenant: after.Tenant, Details: describeChange(before, after)})
+		err = errors.Join(err, s.revoke(ctx, Revocation{Kind: RevokeUser, ID: id, MinEpoch: after.Epoch}))
+	}
+	if s.administers(before) || s.administers(after) {
 		bounded, cancel := detached(ctx)
 		defer cancel()
 		err = errors.Join(err, s.settleAdministrator(bounded, id))
 	}
-	return before, after, err
+	return after, err
+}
+
+// replace is one attempt of alter.
+func (s *Service) replace(ctx context.Context, p *Principal, id string, edit func(*User) error) (before, after User, err error) {
+	if before, err = s.alterable(ctx, p, id); err != nil {
+		return User{}, User{}, err
+	}
+	after = before
+	if err := edit(&after); err != nil {
+		return before, before, err
+	}
+	after.Epoch++
+	after.UpdatedAt = s.now()
+	if s.administers(before) && !s.administers(after) {
+		if err := s.store.ReleaseAdministrator(ctx, id); err != nil {
+			return before, before, fmt.Errorf("releasing an administrator: %w", err)
+		}
+	}
+	stored, err := s.store.UpdateUser(ctx, after)
+	if err != nil {
+		return before, before, fmt.Errorf("storing a user: %w", err)
+	}
+	return before, stored, nil
 }
 
 // mayAlter reports whether p may change u, who is in p's reach.
@@ -213,18 +214,22 @@ func (s *Service) shutOut(ctx context.Context, id string) error {
 // when the store fails in between, nobody is left who is half there and can
 // still come in, and deleting can be tried again.
 func (s *Service) DeleteUser(ctx context.Context, p *Principal, id string, client Client) error {
-	_, u, err := s.alter(ctx, p, id, client, func(u *User) error { u.Active = false; return nil })
+	u, err := s.alter(ctx, p, id, client, func(u *User) error { u.Active = false; return nil })
 	if err != nil {
 		return err
 	}
 	if err := s.shutOut(ctx, id); err != nil {
 		return err
 	}
+	// Once more, for an administrator whom somebody has enabled again meanwhile.
+	if err := s.store.ReleaseAdministrator(ctx, id); err != nil {
+		return fmt.Errorf("releasing an administrator: %w", err)
+	}
 	if err := s.store.DeleteUser(ctx, id); err != nil {
 		return fmt.Errorf("deleting a user: %w", err)
 	}
 	s.audit(ctx, client, AuditRecord{Event: EventUserDeleted, UserID: id, ActorID: actor(p), Tenant: u.Tenant})
-	return nil
+	return s.settleAdministrator(ctx, id)
 }
 
 // LogoutUser ends every session of a user.
@@ -265,36 +270,6 @@ func (s *Service) alterable(ctx context.Context, p *Principal, id string) (User,
 		return User{}, ErrRoleNotAllowed
 	}
 	return u, nil
-}
-
-// HasAdministrator reports whether anybody can administer.
-func (s *Service) HasAdministrator(ctx context.Context) (bool, error) {
-	ids, err := s.store.Administrators(ctx)
-	return len(ids) > 0, err
-}
-
-func (s *Service) administers(u User) bool { return u.Active && s.isAdministrator(u.Roles) }
-
-// settleAdministrator makes the set agree with what the user has become, however
-// several changes of the same user were interleaved.
-func (s *Service) settleAdministrator(ctx context.Context, id string) error {
-	u, err := s.store.User(ctx, id)
-	switch {
-	case errors.Is(err, ErrNotFound) || err == nil && !s.administers(u):
-		err = s.store.DropAdministrator(ctx, id)
-	case err == nil:
-		if err = s.store.HoldAdministrator(ctx, id); err != nil {
-			break
-		}
-		// Somebody may have ended it between the look and the entry.
-		if u, err = s.store.User(ctx, id); errors.Is(err, ErrNotFound) || err == nil && !s.administers(u) {
-			err = s.store.DropAdministrator(ctx, id)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("counting an administrator: %w", err)
-	}
-	return nil
 }
 
 // parseRoles sorts the roles and refuses those that do not exist or that p may not give.

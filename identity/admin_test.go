@@ -446,8 +446,16 @@ func TestAdministratorsComeAndGo(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if got := w.administrators(); len(got) == 0 {
+	really := w.administrators()
+	if len(really) == 0 {
 		t.Error("nobody can administer")
+	}
+	set, err := w.store.Administrators(w.ctx)
+	w.must(err)
+	for _, id := range really {
+		if !slices.Contains(set, id) {
+			t.Error("an administrator does not count as one")
+		}
 	}
 }
 

@@ -106,7 +106,7 @@ func comparePath(pattern, path string) *pathFailure {
 	var first *pathFailure
 	failures, literal, similar := 0, false, false
 	for i := range max(len(want), len(got)) {
-		detail := ""
+		var detail string
 		switch {
 		case i >= len(want) && got[i] == "":
 			detail = "the path ends with a slash"

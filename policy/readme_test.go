@@ -23,13 +23,14 @@ func TestTheReadmeIsTrue(t *testing.T) {
 	var policies, suites, lints, consoles int
 	// The first suite that has no policy of its own is about the shipped one.
 	current := string(shipped)
+	previous := ""
 	blocks := regexp.MustCompile("(?ms)^```(\\w+)\n(.*?)^```$").FindAllStringSubmatch(string(readme), -1)
 	for i, block := range blocks {
 		kind, text := block[1], block[2]
 		switch kind {
 		case "csv":
 			policies++
-			current = text
+			previous, current = current, text
 			if i+1 == len(blocks) || blocks[i+1][1] != "text" {
 				// What is not said to have problems has no errors at least.
 				mustParse(t, text)
@@ -47,7 +48,7 @@ func TestTheReadmeIsTrue(t *testing.T) {
 			for _, session := range strings.Split(text, "$ gateway policy ")[1:] {
 				consoles++
 				command, want, _ := strings.Cut(session, "\n")
-				if diff := cmp.Diff(want, runInReadme(t, strings.Fields(command), current)); diff != "" {
+				if diff := cmp.Diff(want, runInReadme(t, strings.Fields(command), previous, current)); diff != "" {
 					t.Errorf("%s: %s", command, diff)
 				}
 			}
@@ -76,10 +77,9 @@ func TestTheReadmeIsTrue(t *testing.T) {
 
 // runInReadme returns what a command of the README prints, as far as it is this
 // package's doing.
-func runInReadme(t *testing.T, command []string, current string) string {
+func runInReadme(t *testing.T, command []string, previous, current string) string {
 	t.Helper()
-	switch command[0] {
-	case "explain":
+	if command[0] == "explain" {
 		n := len(command)
 		var c Caller
 		for i := 1; i < n-2; i += 2 {
@@ -87,6 +87,9 @@ func runInReadme(t *testing.T, command []string, current string) string {
 			c.Roles = append(c.Roles, command[i+1])
 		}
 		return mustParse(t, current).Explain(c, command[n-2], command[n-1]).String()
+	}
+	if command[0] == "diff" {
+		return mustDiff(t, mustParse(t, previous), mustParse(t, current)).String()
 	}
 	t.Fatalf("README.md runs the unknown command %q", command)
 	return ""

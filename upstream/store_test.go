@@ -328,7 +328,7 @@ func testUnavailable(t *testing.T, ctx context.Context, s Store, tk Task) {
 		if err := call(); !errors.Is(err, ErrUnavailable) {
 			t.Errorf("%s: %v, want ErrUnavailable", name, err)
 		}
-		if took := time.Since(start); took > storeTimeout+500*time.Millisecond {
+		if took := time.Since(start); took > storeTimeout+time.Second {
 			t.Errorf("%s took %v", name, took)
 		}
 	}
@@ -547,7 +547,7 @@ func TestMongoThatGoesAway(t *testing.T) {
 				if strings.Contains(string(got.body), "127.0.0.1") {
 					t.Errorf("the answer holds the driver's text: %s", got.body)
 				}
-				if got.took > storeTimeout+500*time.Millisecond {
+				if got.took > storeTimeout+time.Second {
 					t.Errorf("took %v", got.took)
 				}
 			}

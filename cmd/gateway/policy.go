@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -17,9 +19,10 @@ func newPolicy(s *shared) *cobra.Command {
 		Short: "Check and try out the policy",
 		Example: `  gateway policy lint
   gateway policy test --output json
-  gateway policy explain --role user GET /tasks/9`,
+  gateway policy explain --role user GET /tasks/9
+  gateway policy diff policy/policy.csv candidate.csv`,
 	}
-	cmd.AddCommand(newPolicyLint(s), newPolicyTest(s), newPolicyExplain(s))
+	cmd.AddCommand(newPolicyLint(s), newPolicyTest(s), newPolicyExplain(s), newPolicyDiff(s))
 	return cmd
 }
 
@@ -111,6 +114,22 @@ func newPolicyTest(s *shared) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&suiteFile, "suite", "", "the tests, if not beside the policy")
 	return cmd
+}
+
+// outputFlag gives a command more forms of output than all have.
+func (s *shared) outputFlag(cmd *cobra.Command, forms string) {
+	cmd.Flags().StringVar(&s.output, "output", "text", "how the result is printed: "+forms)
+}
+
+// checkOutput takes the place of the check that is made for all commands.
+func (s *shared) checkOutput(forms ...string) func(*cobra.Command, []string) error {
+	return func(*cobra.Command, []string) error {
+		if !slices.Contains(forms, s.output) {
+			last := len(forms) - 1
+			return fmt.Errorf("--output %q: want %s or %s", s.output, strings.Join(forms[:last], ", "), forms[last])
+		}
+		return nil
+	}
 }
 
 // reported turns a failure that was shown already into an exit status.

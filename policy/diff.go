@@ -1,0 +1,408 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Difference is what a change of policy changes for callers. It is exact: a
+// request is decided in another way for some caller if, and only if, a Shift of
+// one of the caller's subjects covers it.
+type Difference struct {
+	Old         string            `json:"old"` // the policies' files
+	New         string            `json:"new"`
+	Shifts      []Shift           `json:"shifts"`
+	Permissions []PermissionShift `json:"permissions"`
+}
+
+// Same reports whether the policies mean the same.
+func (d Difference) Same() bool { return len(d.Shifts)+len(d.Permissions) == 0 }
+
+// Shift is a set of requests that change their effect for some subjects.
+type Shift struct {
+	// Subjects are spelt as in the policy file: anonymous is a caller without a
+	// token, authenticated one with a token and no role, role:NAME one with a
+	// token and this role. Who is listed changes; what a subject inherits is
+	// followed already.
+	Subjects []string  `json:"subjects"`
+	Kind     ShiftKind `json:"kind"`
+	// Methods are names, or "*" for every method but the Except.
+	Methods []string `json:"methods"`
+	Except  []string `json:"methods_except,omitempty"`
+	Paths   Paths    `json:"paths"`
+	Example Example  `json:"example"`
+}
+
+// ShiftKind says what changes.
+type ShiftKind string
+
+// The kinds of shift. A subject that was neither allowed nor denied by a rule and
+// is denied by one now, or the other way round, sees no difference alone; but
+// whoever has a second role, by which the request is allowed, does.
+const (
+	Gains     ShiftKind = "gains"     // is allowed now
+	Unblocked ShiftKind = "unblocked" // keeps nobody from it any more who is allowed by another role
+	Loses     ShiftKind = "loses"     // is not allowed any more
+	Blocked   ShiftKind = "blocked"   // keeps everybody from it who is allowed by another role
+)
+
+// Example is one of the requests of a Shift, for the first of its subjects.
+type Example struct {
+	Method string   `json:"method"`
+	Path   string   `json:"path"`
+	Before *RuleRef `json:"before,omitempty"` // that decided; absent if none applied
+	After  *RuleRef `json:"after,omitempty"`
+}
+
+// PermissionShift is a change of what upstreams are told of a caller's
+// permissions.
+type PermissionShift struct {
+	Subjects    []string  `json:"subjects"`
+	Kind        ShiftKind `json:"kind"`        // gains or loses
+	Permissions []string  `json:"permissions"` // without "perm:"
+}
+
+// Diff compares the meaning of two policies, whatever their lines. It fails if a
+// policy is missing, or if the patterns overlap in more ways than can be looked at.
+func Diff(before, after *Policy) (Difference, error) {
+	if before == nil || before.index == nil || after == nil || after.index == nil {
+		return Difference{}, errors.New("compare policies: no policy")
+	}
+	d := &differ{before: before, after: after, cast: newCast(before, after)}
+	if err := d.findRegions(); err != nil {
+		return Difference{}, fmt.Errorf("compare policies: %w", err)
+	}
+	if len(d.regions)*len(d.callers)*len(d.methods) > maxQuestions {
+		return Difference{}, errors.New("compare policies: too many roles and paths have changed to compare them all")
+	}
+	for i, r := range d.regions {
+		d.compare(i, r)
+	}
+	return Difference{
+		Old: before.file, New: after.file,
+		Shifts: d.shifts(), Permissions: d.permissions(),
+	}, nil
+}
+
+// cast is everybody whom policies tell apart, each as a caller who is nobody
+// else. A caller of several roles is denied what one of them is denied, and
+// else allowed what one of them is allowed.
+type cast struct {
+	names   []string
+	callers []Caller
+	methods []string // that a rule names, and at the end one that none does
+}
+
+func newCast(policies ...*Policy) cast {
+	c := cast{names: []string{"anonymous", "authenticated"}, callers: []Caller{{}, {Authenticated: true}}}
+	roles, named := make(map[string]bool), make(map[string]bool)
+	for _, p := range policies {
+		for _, role := range p.Roles() {
+			roles[role] = true
+		}
+		var all methodSet
+		for i := range p.rules {
+			if set := p.rules[i].methods; set != allMethods {
+				all |= set
+			}
+		}
+		for method := range strings.SplitSeq(p.methods.String(all), "|") {
+			named[method] = true
+		}
+	}
+	delete(named, "") // no rule names any
+	for _, role := range slices.Sorted(maps.Keys(roles)) {
+		c.names = append(c.names, rolePrefix+role)
+		c.callers = append(c.callers, Caller{Authenticated: true, Roles: []string{role}})
+	}
+	for _, method := range registeredMethods()[:commonMethods] {
+		if named[method] {
+			c.methods = append(c.methods, method)
+			delete(named, method)
+		}
+	}
+	c.methods = append(c.methods, slices.Sorted(maps.Keys(named))...)
+	taken := func(method string) bool { return slices.Contains(c.methods, method) }
+	for _, method := range registeredMethods()[:commonMethods] {
+		if !taken(method) {
+			c.methods = append(c.methods, method)
+			return c
+		}
+	}
+	c.methods = append(c.methods, otherThan("OTHER", taken))
+	return c
+}
+
+// spell returns the names of methods, given by position: "*", if the one is
+// among them that no rule names, and which are to be excepted.
+func (c cast) spell(methods []int) (names, except []string) {
+	last := len(c.methods) - 1
+	if !slices.Contains(methods, last) {
+		for _, m := range methods {
+			names = append(names, c.methods[m])
+		}
+		return names, nil
+	}
+	for m := range last {
+		if !slices.Contains(methods, m) {
+			except = append(except, c.methods[m])
+		}
+	}
+	return []string{"*"}, except
+}
+
+// members says of each of the cast whether they are the subject.
+func (c cast) members(p *Policy, subject subjectID) []bool {
+	is := make([]bool, len(c.callers))
+	for i, caller := range c.callers {
+		is[i] = slices.ContainsFunc(p.subjects.of(caller, nil), func(id subjectID) bool { return p.subjects.is(id, subject) })
+	}
+	return is
+}
+
+type differ struct {
+	before, after *Policy
+	cast
+	regions []region
+	touched map[int][]bool // by pattern: who of the cast has other rules for it than before
+	changed map[change][]int
+}
+
+// change is what may happen to one of the cast; differ.changed has where.
+type change struct {
+	who, method int
+	kind        ShiftKind
+}
+
+// maxQuestions bounds how often policies are asked: for some tens of seconds.
+const maxQuestions = 100_000_000
+
+// findRegions finds the regions in which some rule is not the same in both
+// policies. Elsewhere nothing can have changed.
+func (d *differ) findRegions() error {
+	type meaning struct {
+		pattern, methods, members string
+		deny                      bool
+	}
+	type occurrence struct {
+		policies uint8
+		pattern  string
+		is       []bool
+	}
+	all := make(map[meaning]*occurrence)
+	for n, p := range [...]*Policy{d.before, d.after} {
+		members := make(map[subjectID][]bool)
+		for i := range p.rules {
+			r := &p.rules[i]
+			is, known := members[r.subject]
+			if !known {
+				is = d.members(p, r.subject)
+				members[r.subject] = is
+			}
+			m := meaning{withoutNames(p.pattern(r)), p.methods.String(r.methods), packed(is), r.deny}
+			if all[m] == nil {
+				all[m] = &occurrence{pattern: p.pattern(r), is: is}
+			}
+			all[m].policies |= 1 << n
+		}
+	}
+	t := newTerrain()
+	d.touched = make(map[int][]bool)
+	for _, m := range slices.SortedFunc(maps.Keys(all), func(a, b meaning) int { return strings.Compare(all[a].pattern, all[b].pattern) }) {
+		o := all[m]
+		both := o.policies == 3
+		id := t.add(o.pattern, !both)
+		if both {
+			continue
+		}
+		if d.touched[id] == nil {
+			d.touched[id] = make([]bool, len(d.callers))
+		}
+		for who, is := range o.is {
+			d.touched[id][who] = d.touched[id][who] || is
+		}
+	}
+	d.changed = make(map[change][]int)
+	var err error
+	d.regions, err = t.regions(func(id int) bool { return d.touched[id] != nil })
+	return err
+}
+
+// packed packs truths into a string that can be compared.
+func packed(truths []bool) string {
+	bytes := make([]byte, (len(truths)+7)/8)
+	for i, is := range truths {
+		if is {
+			bytes[i/8] |= 1 << (i % 8)
+		}
+	}
+	return string(bytes)
+}
+
+// standing is what a policy says of a request of one of the cast.
+type standing uint8
+
+const (
+	unmatched standing = iota
+	allowed
+	denied
+)
+
+func standingOf(d Decision) standing {
+	switch {
+	case d.Allowed:
+		return allowed
+	case d.Rule != "":
+		return denied
+	}
+	return unmatched
+}
+
+func (d *differ) compare(i int, r region) {
+	for who := range d.callers {
+		if !slices.ContainsFunc(r.patterns, func(id int) bool { return d.touched[id] != nil && d.touched[id][who] }) {
+			continue
+		}
+		for m, method := range d.methods {
+			was := standingOf(d.before.Decide(d.callers[who], method, r.path))
+			now := standingOf(d.after.Decide(d.callers[who], method, r.path))
+			kind := ShiftKind("")
+			switch {
+			case was == now:
+			case now == allowed:
+				kind = Gains
+			case was == allowed:
+				kind = Loses
+			case now == denied && d.anyAllowed(d.before, method, r.path):
+				kind = Blocked
+			case was == denied && d.anyAllowed(d.after, method, r.path):
+				kind = Unblocked
+			}
+			if kind != "" {
+				c := change{who, m, kind}
+				d.changed[c] = append(d.changed[c], i)
+			}
+		}
+	}
+}
+
+func (d *differ) anyAllowed(p *Policy, method, path string) bool {
+	return slices.ContainsFunc(d.callers, func(c Caller) bool { return p.Decide(c, method, path).Allowed })
+}
+
+// shifts puts the changes together: methods that change for the same subject in
+// the same regions, and then subjects for whom the same changes.
+func (d *differ) shifts() []Shift {
+	type place struct {
+		who  int
+		kind ShiftKind
+		text string // of the paths
+	}
+	described := make(map[string][]Paths)
+	methods := make(map[place][]int)
+	paths := make(map[string]Paths)
+	for c, regions := range d.changed {
+		key := fmt.Sprint(regions)
+		if _, known := described[key]; !known {
+			chosen := make(map[int]bool)
+			for _, i := range regions {
+				chosen[i] = true
+			}
+			described[key] = describe(d.regions, chosen)
+		}
+		for _, p := range described[key] {
+			at := place{c.who, c.kind, p.String()}
+			methods[at] = append(methods[at], c.method)
+			paths[at.text] = p
+		}
+	}
+	together := make(map[string]*Shift)
+	for _, at := range slices.SortedFunc(maps.Keys(methods), func(a, b place) int { return a.who - b.who }) {
+		slices.Sort(methods[at])
+		key := fmt.Sprint(at.kind, methods[at], at.text)
+		s := together[key]
+		if s == nil {
+			s = &Shift{Kind: at.kind, Paths: paths[at.text]}
+			s.Methods, s.Except = d.spell(methods[at])
+			s.Example = d.example(at.who, methods[at][0], s.Paths.Pattern)
+			together[key] = s
+		}
+		s.Subjects = append(s.Subjects, d.names[at.who])
+	}
+	all := make([]Shift, 0, len(together))
+	for _, s := range together {
+		all = append(all, *s)
+	}
+	slices.SortFunc(all, compareShifts)
+	return all
+}
+
+// compareShifts orders what opens before what closes, then by subject and path.
+func compareShifts(a, b Shift) int {
+	kinds := []ShiftKind{Gains, Unblocked, Loses, Blocked}
+	if n := slices.Index(kinds, a.Kind) - slices.Index(kinds, b.Kind); n != 0 {
+		return n
+	}
+	if n := slices.Compare(a.Subjects, b.Subjects); n != 0 {
+		return n
+	}
+	if n := strings.Compare(a.Paths.String(), b.Paths.String()); n != 0 {
+		return n
+	}
+	return slices.Compare(a.Methods, b.Methods)
+}
+
+// example asks both policies for the region that the label is of.
+func (d *differ) example(who, method int, label string) Example {
+	i, _ := slices.BinarySearchFunc(d.regions, label, func(r region, s string) int { return strings.Compare(r.label, s) })
+	e := Example{Method: d.methods[method], Path: d.regions[i].path}
+	ask := func(p *Policy) *RuleRef {
+		decision := p.Decide(d.callers[who], e.Method, e.Path)
+		if decision.Rule == "" {
+			return nil
+		}
+		return &RuleRef{decision.Rule, decision.File, decision.Line}
+	}
+	e.Before, e.After = ask(d.before), ask(d.after)
+	return e
+}
+
+func (d *differ) permissions() []PermissionShift {
+	together := make(map[string]*PermissionShift)
+	note := func(who string, kind ShiftKind, has, had []string) {
+		gone := slices.DeleteFunc(slices.Clone(has), func(name string) bool { return slices.Contains(had, name) })
+		if len(gone) == 0 {
+			return
+		}
+		key := fmt.Sprint(kind, gone)
+		if together[key] == nil {
+			together[key] = &PermissionShift{Kind: kind, Permissions: gone}
+		}
+		together[key].Subjects = append(together[key].Subjects, who)
+	}
+	for i, caller := range d.callers {
+		if !caller.Authenticated {
+			continue // upstreams are told nothing of a stranger
+		}
+		was, is := d.before.Permissions(caller.Roles), d.after.Permissions(caller.Roles)
+		note(d.names[i], Gains, is, was)
+		note(d.names[i], Loses, was, is)
+	}
+	all := make([]PermissionShift, 0, len(together))
+	for _, s := range together {
+		all = append(all, *s)
+	}
+	slices.SortFunc(all, func(a, b PermissionShift) int {
+		if n := strings.Compare(string(a.Kind), string(b.Kind)); n != 0 {
+			return n
+		}
+		if n := slices.Compare(a.Permissions, b.Permissions); n != 0 {
+			return n
+		}
+		return slices.Compare(a.Subjects, b.Subjects)
+	})
+	return all
+}
