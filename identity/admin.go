@@ -113,7 +113,10 @@ func (s *Service) promiseAddress(ctx context.Context, p *Principal, id, email st
 		return nil, err
 	}
 	address, err := parseEmail(email)
-	if err != nil || address.key == u.EmailKey {
+	if err != nil {
+		return nil, nil //nolint:nilerr // applyChange says it, with what else is wrong
+	}
+	if address.key == u.EmailKey {
 		return nil, nil
 	}
 	confirm, err := s.promise(ctx, jobVerify, map[string]string{"user": id, "email": address.display})

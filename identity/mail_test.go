@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"io/fs"
 	"mime"
@@ -104,7 +105,7 @@ func parts(t *testing.T, contentType string, body io.Reader) (text, html string)
 	r := multipart.NewReader(body, params["boundary"])
 	for {
 		p, err := r.NextRawPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return text, html
 		}
 		if err != nil {
