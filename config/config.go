@@ -58,7 +58,7 @@ type Limits struct {
 	Body          int64         `yaml:"body" default:"10MiB" min:"1B" doc:"size of a request's body; the gateway's own endpoints take 64KiB in any case"`
 	HeaderTimeout time.Duration `yaml:"header_timeout" default:"10s" min:"100ms" max:"10m" doc:"how long a client may take to send a request's header"`
 	IdleTimeout   time.Duration `yaml:"idle_timeout" default:"75s" min:"1s" max:"1h" doc:"how long a connection may stay open between requests"`
-	Connections   int           `yaml:"connections" default:"0" min:"0" doc:"open connections of clients; 0 is no limit"`
+	Connections   int           `yaml:"connections" default:"0" min:"0" doc:"open connections of clients, beyond which they are answered 503; 0 is 262144"`
 }
 
 // Identity is who may call, and how they prove it.
@@ -84,7 +84,7 @@ type Password struct {
 	Hash      string `yaml:"hash" enum:"bcrypt|argon2id" default:"bcrypt" doc:"algorithm for new hashes; others are replaced at the next login"`
 	Cost      int    `yaml:"cost" default:"12" min:"4" max:"31" doc:"cost of bcrypt; each step doubles the time"`
 	MinLength int    `yaml:"min_length" default:"8" min:"8" max:"64" doc:"characters of a new password"`
-	Workers   int    `yaml:"workers" default:"0" min:"0" doc:"passwords hashed at the same time; 0 is the number of CPUs"`
+	Workers   int    `yaml:"workers" default:"0" min:"0" doc:"passwords hashed at the same time; 0 is half the CPUs, at least one"`
 	Queue     int    `yaml:"queue" default:"64" min:"0" doc:"logins that may wait for a worker; beyond, they are answered 503"`
 }
 

@@ -27,6 +27,7 @@ type Config struct {
 	HeaderBytes   int           // of a request; more is 431
 	HeaderTimeout time.Duration // for a request's header to arrive
 	IdleTimeout   time.Duration // for the next request on a connection
+	Connections   int           // open at a time, more are answered 503; 0: 256 × 1024
 	Log           *slog.Logger
 	Metrics       prometheus.Registerer
 }
@@ -60,6 +61,7 @@ func New(cfg Config, state *State) *Gateway {
 		ReadBufferSize:               cfg.HeaderBytes,
 		ReadTimeout:                  cfg.HeaderTimeout,
 		IdleTimeout:                  cfg.IdleTimeout,
+		Concurrency:                  cfg.Connections,
 		BodyLimit:                    bodyBuffer,
 		StreamRequestBody:            true,
 		DisablePreParseMultipartForm: true,

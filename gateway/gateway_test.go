@@ -614,6 +614,52 @@ func TestAPanicIsAnAnswerAndNotTheEnd(t *testing.T) {
 	}
 }
 
+func TestMoreConnectionsThanAllowedAreAnswered503(t *testing.T) {
+	e := startGateway(t)
+	g := New(Config{Connections: 1, HeaderBytes: 16 << 10, HeaderTimeout: 5 * time.Second, IdleTimeout: 5 * time.Second,
+		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()}, e.gateway.state.Load())
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- g.Serve(ln) }()
+	first, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(conn net.Conn) int {
+		if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, get("/public/x")); err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		return res.StatusCode
+	}
+	if status := ask(first); status != 200 {
+		t.Errorf("the first connection: %d", status)
+	}
+	second, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status := ask(second); status != 503 {
+		t.Errorf("the second connection: %d", status)
+	}
+	_, _ = first.Close(), second.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := errors.Join(g.app.ShutdownWithContext(ctx), <-served); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestReservedPathsCannotBeRouted(t *testing.T) {
 	e := startGateway(t)
 	for path, ok := range map[string]bool{

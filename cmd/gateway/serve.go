@@ -68,6 +68,7 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 		HeaderBytes:   int(cfg.Limits.HeaderBytes),
 		HeaderTimeout: cfg.Limits.HeaderTimeout,
 		IdleTimeout:   cfg.Limits.IdleTimeout,
+		Connections:   cfg.Limits.Connections,
 		Log:           log,
 		Metrics:       metrics,
 	}, state)
