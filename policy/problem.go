@@ -45,6 +45,9 @@ func (p Problem) String() string {
 	return b.String()
 }
 
+// Error is String, for a problem that is returned alone.
+func (p Problem) Error() string { return p.String() }
+
 // Problems is the error that [Load], [Parse] and the loaders of test suites
 // return for a file that can be read but not used. It holds everything that is
 // wrong with the file, in the order of its lines.
