@@ -75,6 +75,7 @@ func checkUpstreams(c *Config, wrong complain) {
 		if u.Health.Timeout > u.Health.Interval {
 			wrong(path+".health.timeout", "must not be more than interval", path+".health.interval")
 		}
+		checkUpstreamTLS(u, path, wrong)
 	}
 }
 
@@ -91,6 +92,7 @@ func checkRoutes(c *Config, wrong complain) {
 		if i := slices.IndexFunc(reserved, func(own string) bool { return overlap(r.Path, own) }); i >= 0 {
 			wrong(path+".path", "overlaps "+reserved[i]+", where the gateway answers itself", "identity.prefix")
 		}
+		checkRewrite(r, path, wrong)
 		delete(unused, r.Upstream)
 		if _, known := c.Upstreams[r.Upstream]; !known {
 			names := slices.Sorted(maps.Keys(c.Upstreams))

@@ -153,12 +153,13 @@ type Policy struct {
 
 // Upstream is a service behind the gateway.
 type Upstream struct {
-	Targets        []*url.URL    `yaml:"targets" required:"true" doc:"its replicas, as scheme, host and port; requests keep their path"`
+	Targets        []*url.URL    `yaml:"targets" required:"true" doc:"its replicas, as scheme, host and port; requests keep the Host that the client sent"`
 	OpenAPI        string        `yaml:"openapi" format:"file" doc:"its OpenAPI description, shown beside the gateway's own"`
 	Balance        string        `yaml:"balance" enum:"round_robin|least_connections" default:"round_robin" doc:"which replica gets the next request"`
 	ConnectTimeout time.Duration `yaml:"connect_timeout" default:"2s" min:"10ms" max:"1m" doc:"how long connecting may take"`
 	HeaderTimeout  time.Duration `yaml:"header_timeout" default:"30s" min:"10ms" max:"1h" doc:"how long the header of a response may take; its body is not limited"`
-	IdleTimeout    time.Duration `yaml:"idle_timeout" default:"60s" min:"1s" max:"1h" doc:"how long an unused connection is kept"`
+	IdleTimeout    time.Duration `yaml:"idle_timeout" default:"60s" min:"1s" max:"1h" doc:"how long a body may stand still, and an unused connection is kept"`
+	TLS            UpstreamTLS   `yaml:"tls"`
 	Health         Health        `yaml:"health"`
 }
 
@@ -167,16 +168,6 @@ type Health struct {
 	Path     string        `yaml:"path" format:"path" doc:"what is requested; a 2xx is healthy; \"\" checks nothing"`
 	Interval time.Duration `yaml:"interval" default:"5s" min:"100ms" max:"1h" doc:"time between two checks of a target"`
 	Timeout  time.Duration `yaml:"timeout" default:"1s" min:"10ms" max:"1m" doc:"how long a check may take"`
-}
-
-// Route sends the paths that begin with the segments of Path to an upstream.
-// MaxBody and HeaderTimeout are never 0 once loaded.
-type Route struct {
-	Path              string        `yaml:"path" format:"path" required:"true" doc:"prefix of whole segments: /a takes /a and /a/b, not /ab"`
-	Upstream          string        `yaml:"upstream" required:"true" doc:"name of the upstream"`
-	PassAuthorization bool          `yaml:"pass_authorization" default:"false" doc:"whether the upstream gets the client's Authorization header"`
-	MaxBody           int64         `yaml:"max_body" min:"1B" doc:"in place of limits.body"`
-	HeaderTimeout     time.Duration `yaml:"header_timeout" min:"10ms" max:"1h" doc:"in place of the upstream's header_timeout"`
 }
 
 // Store says where identity keeps its data. Exactly one field is set.

@@ -59,7 +59,7 @@ func TestDefaultsAreSafe(t *testing.T) {
 			ConnectTimeout: 2 * time.Second, HeaderTimeout: 30 * time.Second, IdleTimeout: time.Minute,
 			Health: Health{Interval: 5 * time.Second, Timeout: time.Second},
 		}},
-		Routes: []Route{{Path: "/tasks", Upstream: "tasks", MaxBody: 10 << 20, HeaderTimeout: 30 * time.Second}},
+		Routes: []Route{{Path: "/tasks", Upstream: "tasks", MaxBody: 10 << 20, HeaderTimeout: 30 * time.Second, IdleTimeout: time.Minute}},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, Secret{})); diff != "" {
 		t.Error(diff)
@@ -85,12 +85,18 @@ func TestValuesFromElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Route{
-		{Path: "/files", Upstream: "files", MaxBody: 1 << 30, HeaderTimeout: 5 * time.Second},
-		{Path: "/files/new", Upstream: "files", MaxBody: 2 << 30, HeaderTimeout: time.Minute, PassAuthorization: true},
-		{Path: "/", Upstream: "web-1", MaxBody: 1 << 30, HeaderTimeout: 30 * time.Second},
+		{Path: "/files", Upstream: "files", MaxBody: 1 << 30, HeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute},
+		{Path: "/files/new", Upstream: "files", MaxBody: 2 << 30, HeaderTimeout: time.Minute, IdleTimeout: time.Minute, PassAuthorization: true},
+		{Path: "/", Upstream: "web-1", MaxBody: 1 << 30, HeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, StripPrefix: false, Rewrite: "/app",
+			RequestHeaders:  Headers{Set: []string{"X-Environment: production, blue"}, Remove: []string{"X-Internal", "Cookie"}},
+			ResponseHeaders: Headers{Remove: []string{"Server"}}},
 	}
 	if diff := cmp.Diff(want, c.Routes); diff != "" {
 		t.Error(diff)
+	}
+	tls := UpstreamTLS{CA: "testdata/ca.pem", Cert: "testdata/web.pem", Key: "/etc/web.key", ServerName: "web"}
+	if got := c.Upstreams["web-1"].TLS; got != tls {
+		t.Errorf("tls of an upstream: %+v, want %+v", got, tls)
 	}
 	if got, want := c.Policy.File, "/etc/portcullis/policy.csv"; got != want {
 		t.Errorf("an absolute name became %s, want %s", got, want)

@@ -118,6 +118,10 @@ func textFormat(name string) format {
 		return format{name: "role", want: "the name of a role such as admin, without role:", pattern: rolePattern, parse: matching(rolePattern)}
 	case "host":
 		return format{name: "host", want: "a host name or an address", pattern: hostPattern, parse: matching(hostPattern)}
+	case "field":
+		return format{name: "header field", want: "a header field such as X-Environment: production", pattern: fieldNamePattern + `:.+`, parse: parseField}
+	case "field_name":
+		return format{name: "name", want: "the name of a header field such as X-Internal", pattern: fieldNamePattern, parse: matching(fieldNamePattern)}
 	case "mailbox":
 		return format{name: "mailbox", want: "an e-mail address such as Portcullis <noreply@example.com>", pattern: `.+@.+`, parse: parseMailbox}
 	}

@@ -95,6 +95,9 @@ func inherit(c *Config) {
 		if r.HeaderTimeout == 0 {
 			r.HeaderTimeout = c.Upstreams[r.Upstream].HeaderTimeout
 		}
+		if r.IdleTimeout == 0 {
+			r.IdleTimeout = c.Upstreams[r.Upstream].IdleTimeout
+		}
 	}
 }
 

@@ -70,6 +70,7 @@ type outbound struct {
 	header               []byte
 	upgrade              string // the protocol asked for ("websocket"), or ""
 	answerHeader         []byte // field lines to add to the answer
+	edit                 *answerEdit
 	timeout              routeTimeouts
 	maxBody              int64 // bytes; 0 means no limit
 

@@ -279,12 +279,15 @@ func (g *Gateway) forward(st *State, r *request, route *route) error {
 	e.route, e.upstream = route.Path, route.name
 	out := &outbound{
 		method: r.method, target: r.target, host: string(r.header.host),
-		timeout: route.timeout, maxBody: route.MaxBody,
+		timeout: route.timeout, maxBody: route.MaxBody, edit: route.answerEdit,
 		answerHeader: appendField(nil, fieldRequestID, e.requestID),
 		done: func(_, bytesOut int64, err error) { // of an upgraded connection
 			e.bytesOut, e.cause = bytesOut, err
 			g.recorder.record(e)
 		},
+	}
+	if route.rewriting != nil {
+		out.target = route.rewriting.target(r.target)
 	}
 	if r.header.upgradeListed {
 		out.upgrade = string(r.header.upgrade)
@@ -292,6 +295,9 @@ func (g *Gateway) forward(st *State, r *request, route *route) error {
 	raw := r.ctx.Request.Header.RawHeaders()
 	// Ours come last, so that nothing the client said can take them away.
 	out.header = r.header.appendForwardable(make([]byte, 0, len(raw)+2048), raw, route.PassAuthorization)
+	if route.requestEdit != nil {
+		out.header = route.requestEdit.apply(out.header)
+	}
 	if r.principal != nil {
 		lines, err := st.assertions.fields(st, r.principal, route.name, e.start)
 		if err != nil {

@@ -127,16 +127,19 @@ func fold(dst *[longestClassified]byte, name []byte) []byte {
 		return nil
 	}
 	for i, c := range name {
-		switch {
-		case 'A' <= c && c <= 'Z':
-			c += 'a' - 'A'
-		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
-		default:
-			c = '-'
-		}
-		dst[i] = c
+		dst[i] = foldByte(c)
 	}
 	return dst[:len(name)]
+}
+
+func foldByte(c byte) byte {
+	switch {
+	case 'A' <= c && c <= 'Z':
+		return c + 'a' - 'A'
+	case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+		return c
+	}
+	return '-'
 }
 
 // reservedResponseField reports whether an upstream's answer must not carry the

@@ -36,6 +36,9 @@ func (f *flight) readHead() error {
 		}
 		f.r += end
 		if status := f.answer.status; status >= 200 || status == fasthttp.StatusSwitchingProtocols {
+			if f.out.edit != nil {
+				f.reply = f.out.edit.apply(f.reply, f.out.host)
+			}
 			f.exchange.status = status
 			f.headAt = time.Now()
 			f.movedAt = f.headAt

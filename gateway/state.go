@@ -59,6 +59,10 @@ type RouteConfig struct {
 	PassAuthorization bool          // forward the client's Authorization field
 	MaxBody           int64         // bytes; 0: no limit
 	HeaderTimeout     time.Duration // until the answer's header; 0: the upstream's
+	IdleTimeout       time.Duration // for bodies to stand still; 0: the upstream's
+	Rewrite           string        // a canonical path, in place of Path towards the upstream; "": Path stays
+	RequestHeaders    HeaderEdit    // of what the client sent; what the gateway says is added after it
+	ResponseHeaders   HeaderEdit    // of the upstream's answers
 }
 
 // State is what one request sees of the configuration, from its beginning to
@@ -79,6 +83,50 @@ type route struct {
 	name     string // of the upstream
 	upstream *upstream
 	timeout  routeTimeouts
+	// nil where the route changes nothing.
+	rewriting   *rewriting
+	requestEdit *requestEdit
+	answerEdit  *answerEdit
+}
+
+// newRoute finds out whether a route can be served.
+func newRoute(cfg RouteConfig, up *upstream, timeout routeTimeouts) (*route, error) {
+	r := &route{RouteConfig: cfg, name: cfg.Upstream, upstream: up, timeout: timeout}
+	if cfg.HeaderTimeout > 0 {
+		r.timeout.header = cfg.HeaderTimeout
+	}
+	if cfg.IdleTimeout > 0 {
+		r.timeout.idle = cfg.IdleTimeout
+	}
+	var errs []error
+	fail := func(what string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("route %s: %s%w", cfg.Path, what, err))
+		}
+	}
+	if c, err := canonicalPath(nil, []byte(cfg.Path)); err != nil || string(c) != cfg.Path || cfg.Path != "/" && strings.HasSuffix(cfg.Path, "/") {
+		fail("", errors.New("not a canonical path without a trailing slash"))
+	}
+	var err error
+	if cfg.Rewrite != "" {
+		r.rewriting, err = newRewriting(cfg.Path, cfg.Rewrite)
+		fail("rewrite "+cfg.Rewrite+" ", err)
+	}
+	r.requestEdit, err = newRequestEdit(cfg.RequestHeaders)
+	fail("request_headers: ", err)
+	r.answerEdit, err = newAnswerEdit(cfg.ResponseHeaders, r.rewriting)
+	fail("response_headers: ", err)
+	return r, errors.Join(errs...)
+}
+
+// CheckRoutes reports every problem of routes by themselves.
+func CheckRoutes(routes []RouteConfig) error {
+	var errs []error
+	for _, r := range routes {
+		_, err := newRoute(r, nil, routeTimeouts{})
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // NewState builds a State; every problem is reported at once.
@@ -111,17 +159,14 @@ func NewState(cfg StateConfig) (*State, error) {
 			fail("route %s: there is no upstream %q", r.Path, r.Upstream)
 			continue
 		}
-		if _, err := canonicalPath(nil, []byte(r.Path)); err != nil || r.Path != "/" && strings.HasSuffix(r.Path, "/") {
-			fail("route %s: not a canonical path without a trailing slash", r.Path)
-		}
 		if s.endpoints.overlaps(r.Path) {
 			fail("route %s: overlaps the gateway's own endpoints", r.Path)
 		}
-		t := timeouts[r.Upstream]
-		if r.HeaderTimeout > 0 {
-			t.header = r.HeaderTimeout
+		built, err := newRoute(r, up, timeouts[r.Upstream])
+		if err != nil {
+			errs = append(errs, err)
 		}
-		s.routes = append(s.routes, &route{RouteConfig: r, name: r.Upstream, upstream: up, timeout: t})
+		s.routes = append(s.routes, built)
 	}
 	slices.SortStableFunc(s.routes, func(a, b *route) int { return len(b.Path) - len(a.Path) })
 	for i := 1; i < len(s.routes); i++ {

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"portcullis/config"
+	"portcullis/gateway"
 	"portcullis/identity"
 )
 
@@ -64,12 +65,9 @@ func (s *shared) check() []finding {
 	_, err = loadPolicy(cfg)
 	add("policy "+cfg.Policy.File, err)
 	add("keys "+cfg.Identity.Tokens.Keys, checkKeys(cfg))
-	for name, u := range cfg.Upstreams {
-		if u.OpenAPI != "" {
-			_, err := os.Stat(u.OpenAPI)
-			add("API description of "+name, err)
-		}
-	}
+	_, err = upstreamConfigs(cfg)
+	add("upstreams", err)
+	add("routes", gateway.CheckRoutes(routeConfigs(cfg)))
 	return findings
 }
 

@@ -61,7 +61,7 @@ func (r *reloader) run(ctx context.Context, hangup <-chan os.Signal) {
 func (r *reloader) digest() []byte {
 	files := []string{r.config, r.running.Policy.File, policy.SuiteFile(r.running.Policy.File)}
 	for _, u := range r.running.Upstreams {
-		files = append(files, u.OpenAPI)
+		files = append(append(files, u.OpenAPI), u.TLS.Files()...)
 	}
 	h := sha256.New()
 	for _, f := range files {

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
@@ -213,24 +212,9 @@ func buildState(cfg *config.Config, a *accounts) (*gateway.State, error) {
 		Prefix:         cfg.Identity.Prefix,
 		TrustedProxies: cfg.TrustedProxies,
 	}
-	for name, u := range cfg.Upstreams {
-		uc := gateway.UpstreamConfig{
-			Name: name, Targets: u.Targets, LeastConnections: u.Balance == "least_connections",
-			ConnectTimeout: u.ConnectTimeout, HeaderTimeout: u.HeaderTimeout, IdleTimeout: u.IdleTimeout,
-			HealthPath: u.Health.Path, HealthInterval: u.Health.Interval, HealthTimeout: u.Health.Timeout,
-		}
-		if u.OpenAPI != "" {
-			if uc.OpenAPI, err = os.ReadFile(u.OpenAPI); err != nil {
-				return nil, fmt.Errorf("upstream %s: its API description: %w", name, err)
-			}
-		}
-		sc.Upstreams = append(sc.Upstreams, uc)
+	if sc.Upstreams, err = upstreamConfigs(cfg); err != nil {
+		return nil, err
 	}
-	slices.SortFunc(sc.Upstreams, func(a, b gateway.UpstreamConfig) int { return strings.Compare(a.Name, b.Name) })
-	for _, r := range cfg.Routes {
-		sc.Routes = append(sc.Routes, gateway.RouteConfig{
-			Path: r.Path, Upstream: r.Upstream, PassAuthorization: r.PassAuthorization, MaxBody: r.MaxBody, HeaderTimeout: r.HeaderTimeout,
-		})
-	}
+	sc.Routes = routeConfigs(cfg)
 	return gateway.NewState(sc)
 }

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"portcullis/config"
+	"portcullis/gateway"
+)
+
+// upstreamConfigs reads the files that upstreams name.
+func upstreamConfigs(cfg *config.Config) ([]gateway.UpstreamConfig, error) {
+	var all []gateway.UpstreamConfig
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(cfg.Upstreams)) {
+		u := cfg.Upstreams[name]
+		uc := gateway.UpstreamConfig{
+			Name: name, Targets: u.Targets, LeastConnections: u.Balance == "least_connections",
+			ConnectTimeout: u.ConnectTimeout, HeaderTimeout: u.HeaderTimeout, IdleTimeout: u.IdleTimeout,
+			HealthPath: u.Health.Path, HealthInterval: u.Health.Interval, HealthTimeout: u.Health.Timeout,
+		}
+		var err error
+		if uc.TLS, err = upstreamTLS(u.TLS); err != nil {
+			errs = append(errs, fmt.Errorf("upstream %s: %w", name, err))
+		}
+		if u.OpenAPI != "" {
+			if uc.OpenAPI, err = os.ReadFile(u.OpenAPI); err != nil {
+				errs = append(errs, fmt.Errorf("upstream %s: its API description: %w", name, err))
+			}
+		}
+		all = append(all, uc)
+	}
+	return all, errors.Join(errs...)
+}
+
+// upstreamTLS returns nil for what the gateway does by itself.
+func upstreamTLS(t config.UpstreamTLS) (*tls.Config, error) {
+	if t == (config.UpstreamTLS{}) {
+		return nil, nil
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
+	if t.CA != "" {
+		pem, err := os.ReadFile(t.CA)
+		if err != nil {
+			return nil, fmt.Errorf("certificates to believe: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("certificates to believe: %s holds none in PEM", t.CA)
+		}
+	}
+	if t.Cert != "" {
+		own, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+		if err != nil {
+			return nil, fmt.Errorf("client certificate: %w", err)
+		}
+		c.Certificates = []tls.Certificate{own}
+	}
+	return c, nil
+}
+
+func routeConfigs(cfg *config.Config) []gateway.RouteConfig {
+	var all []gateway.RouteConfig
+	for _, r := range cfg.Routes {
+		rc := gateway.RouteConfig{
+			Path: r.Path, Upstream: r.Upstream, PassAuthorization: r.PassAuthorization, MaxBody: r.MaxBody,
+			HeaderTimeout: r.HeaderTimeout, IdleTimeout: r.IdleTimeout, Rewrite: r.Rewrite,
+			RequestHeaders: headerEdit(r.RequestHeaders), ResponseHeaders: headerEdit(r.ResponseHeaders),
+		}
+		if r.StripPrefix {
+			rc.Rewrite = "/"
+		}
+		all = append(all, rc)
+	}
+	return all
+}
+
+func headerEdit(h config.Headers) gateway.HeaderEdit {
+	edit := gateway.HeaderEdit{Remove: h.Remove}
+	for _, field := range h.Set {
+		name, value, _ := strings.Cut(field, ":")
+		edit.Set = append(edit.Set, gateway.Field{Name: name, Value: strings.TrimSpace(value)})
+	}
+	return edit
+}
