@@ -11,19 +11,30 @@ import (
 // errors for which [Parse] refuses it or, if there is none, warnings about lines
 // that are clear but hardly meant. It is for the person at the keyboard; it
 // takes longer than Parse. The problems are in the order of lines.
-func Lint(name string, source []byte) Problems {
+func Lint(name string, source []byte) Problems { return Surroundings{}.Lint(name, source) }
+
+// Lint is [Lint], and also says where the policy and its surroundings do not fit.
+func (around Surroundings) Lint(name string, source []byte) Problems {
 	p, err := Parse(name, source)
 	if err != nil {
 		return err.(Problems) //nolint:errorlint // Parse promises it
 	}
-	l := &linter{Policy: p, bySubject: make(map[uint32]map[subjectID][]*rule)}
+	l := &linter{Policy: p, bySubject: make(map[uint32]map[subjectID][]*rule), nobodys: make(map[*rule]bool)}
 	l.lintGrants()
+	for i := range p.rules {
+		if r := &p.rules[i]; !r.deny {
+			l.allowed.add(p.pattern(r), r.methods)
+		}
+	}
+	l.findClosed(around.Served)
 	for i := range p.rules {
 		if len(l.problems) >= maxProblems {
 			break
 		}
 		l.lintRule(&p.rules[i])
 	}
+	l.lintServed(around.Served)
+	l.lintUsers(around)
 	slices.SortStableFunc(l.problems, func(a, b Problem) int { return a.Line - b.Line })
 	return l.problems
 }
@@ -37,6 +48,9 @@ type linter struct {
 	// bySubject sorts the long lists of rules, by their beginning, so that files
 	// with thousands of rules for one pattern take no quadratic time.
 	bySubject map[uint32]map[subjectID][]*rule
+	allowed   ground         // what some rule allows to somebody
+	closed    ground         // what is served, and no rule allows any of it
+	nobodys   map[*rule]bool // rules for a permission that nobody is granted
 }
 
 func (l *linter) warn(line uint32, code, hint, format string, args ...any) {
@@ -98,6 +112,7 @@ func (l *linter) lintRule(r *rule) {
 	l.lintMethods(r)
 	if l.subjects.isPermission(r.subject) && !l.granted[r.subject] {
 		name := l.subjects.names[r.subject]
+		l.nobodys[r] = true
 		l.warn(r.line, "ungranted-permission", l.suggest(name, l.granted, fmt.Sprintf("add g, role:NAME, %s", name)),
 			"the rule is for nobody: no role is granted %s", name)
 		return
@@ -128,6 +143,8 @@ func (l *linter) lintRule(r *rule) {
 		l.warn(r.line, "duplicate", "remove one of them", "%s says the same", text(same))
 	case broader != nil:
 		l.warn(r.line, "shadowed", "remove this line, or make the other one narrower", "the rule changes nothing: %s covers all of it", text(broader))
+	case r.deny && (l.allowed.under(l.pattern(r))|l.closed.under(l.pattern(r)))&r.methods == 0:
+		l.warn(r.line, "dead-deny", "what no rule allows is denied anyway", "the rule denies nothing: no rule allows any of it")
 	}
 }
 

@@ -161,7 +161,7 @@ func TestLinesThatLintCallsSuperfluousAre(t *testing.T) {
 		}
 	}
 	t.Log(counts)
-	for _, code := range []string{"duplicate", "contradiction", "unreachable", "shadowed", "empty-role", "unused-permission", "ungranted-permission"} {
+	for _, code := range []string{"duplicate", "contradiction", "unreachable", "shadowed", "empty-role", "unused-permission", "ungranted-permission", "dead-deny"} {
 		if counts[code] < 10 {
 			t.Errorf("%s was found %d times only", code, counts[code])
 		}

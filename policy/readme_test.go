@@ -101,8 +101,8 @@ func TestTheReadmeKnowsEveryCode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	code := regexp.MustCompile(`(?:problem|fault|warn)\((?:r\.line, |g\.line, |\w+, )?"([a-z-]+)"`)
-	for _, file := range []string{"parse.go", "inherit.go", "lint.go"} {
+	code := regexp.MustCompile(`(?:problem|fault|warn)\((?:[\w.\[\]]+, )?"([a-z-]+)"`)
+	for _, file := range []string{"parse.go", "inherit.go", "lint.go", "surroundings.go"} {
 		source, err := readFile(file)
 		if err != nil {
 			t.Fatal(err)

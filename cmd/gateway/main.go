@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -40,12 +41,27 @@ func run(ctx context.Context, args []string, env environment) int {
 	root.SetIn(env.stdin)
 	root.SetOut(env.stdout)
 	root.SetErr(env.stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	switch {
 	case err == nil:
 		return 0
-	case !errors.Is(err, errReported):
-		fmt.Fprintln(env.stderr, "gateway:", err)
+	case errors.Is(err, errReported):
+		return 1
+	}
+	fmt.Fprintln(env.stderr, "gateway:", err)
+	return errorStatus(cmd)
+}
+
+// statusOfErrors is an annotation of commands whose status 1 is an answer, "no",
+// so that an error has to be another.
+const statusOfErrors = "statusOfErrors"
+
+// errorStatus is the exit status for a command that could not do what it was to.
+func errorStatus(cmd *cobra.Command) int {
+	for ; cmd != nil; cmd = cmd.Parent() {
+		if status, err := strconv.Atoi(cmd.Annotations[statusOfErrors]); err == nil {
+			return status
+		}
 	}
 	return 1
 }

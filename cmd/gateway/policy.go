@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
@@ -17,6 +16,12 @@ func newPolicy(s *shared) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
 		Short: "Check and try out the policy",
+		Long: `Check and try out the policy. The exit status of these commands is made for CI: 0 if all is well or nothing
+differs, 1 if there is something to be seen, 2 if the question could not be answered.`,
+		Annotations: map[string]string{statusOfErrors: "2"},
+		// Else a slip in the name of a command would be answered with help and 0.
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		Example: `  gateway policy lint
   gateway policy test --output json
   gateway policy explain --role user GET /tasks/9
@@ -36,47 +41,6 @@ func (s *shared) policyFile(args []string) (string, error) {
 		return "", err
 	}
 	return cfg.Policy.File, nil
-}
-
-func newPolicyLint(s *shared) *cobra.Command {
-	strict := false
-	cmd := &cobra.Command{
-		Use:   "lint [FILE]",
-		Short: "Report what is wrong or hardly meant in a policy file",
-		Long:  "Report what is wrong or hardly meant in a policy file, by default that of the configuration.\nThe exit status is 1 if there are errors or, with --strict, warnings.",
-		Example: `  gateway policy lint
-  gateway policy lint policy/policy.csv --strict --output json`,
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			file, err := s.policyFile(args)
-			if err != nil {
-				return err
-			}
-			source, err := os.ReadFile(file)
-			if err != nil {
-				return fmt.Errorf("reading the policy: %w", err)
-			}
-			problems := policy.Lint(file, source)
-			failed := false
-			for _, p := range problems {
-				failed = failed || p.Severity == policy.Error || strict
-			}
-			if problems == nil {
-				problems = policy.Problems{} // an empty list, not null
-			}
-			err = s.print(problems, func(w io.Writer) {
-				for _, p := range problems {
-					fmt.Fprintln(w, p)
-				}
-				if len(problems) == 0 {
-					fmt.Fprintf(w, "%s: nothing to complain about\n", file)
-				}
-			})
-			return reported(err, failed)
-		},
-	}
-	cmd.Flags().BoolVar(&strict, "strict", false, "let warnings fail, too")
-	return cmd
 }
 
 func newPolicyTest(s *shared) *cobra.Command {

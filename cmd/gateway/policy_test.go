@@ -1,0 +1,65 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The exit status is what CI looks at: "no" must not look like "I could not say".
+func TestExitStatusOfPolicyCommands(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for name, content := range map[string]string{
+		"good.csv":       "p, role:user, /tasks, GET, allow\n",
+		"good.test.yaml": "principals: {ana: {roles: [user]}}\ntests: [{name: x, requests: [GET /tasks], expect: {ana: allow}}]\n",
+		"fail.yaml":      "principals: {ana: {roles: [user]}}\ntests: [{name: x, requests: [GET /tasks]}]\n",
+		"warn.csv":       "p, role:user, /tasks, GET, allow\np, role:user, /tasks, GET, allow\n",
+		"bad.csv":        "p, user, /tasks, GET, allow\n",
+	} {
+		if err := os.WriteFile(filepath.Join(".", name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		status int
+		args   string
+	}{
+		{0, "lint good.csv"},
+		{0, "lint warn.csv"},
+		{1, "lint warn.csv --strict"},
+		{1, "lint bad.csv"},
+		{2, "lint missing.csv"},
+		{2, "lint"}, // there is no gateway.yaml
+		{2, "lint good.csv --users"},
+		{2, "lint good.csv --loud"},
+		{2, "lint good.csv --output yaml"},
+		{0, "test good.csv"},
+		{1, "test good.csv --suite fail.yaml"},
+		{2, "test good.csv --suite missing.yaml"},
+		{2, "test bad.csv --suite good.test.yaml"},
+		{0, "explain --policy good.csv --role user GET /tasks"},
+		{1, "explain --policy good.csv --role user PUT /tasks"},
+		{2, "explain --policy bad.csv --role user PUT /tasks"},
+		{2, "explain --policy good.csv --role user"},
+		{0, "diff good.csv warn.csv"},
+		{1, "diff good.csv other.csv"},
+		{2, "diff good.csv bad.csv"},
+		{2, "diff good.csv"},
+		{2, "dif"},
+	} {
+		if err := os.WriteFile("other.csv", []byte("p, role:user, /tasks, PUT, allow\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var stderr bytes.Buffer
+		env := environment{stdin: strings.NewReader(""), stdout: io.Discard, stderr: &stderr}
+		if got := run(t.Context(), append([]string{"policy"}, strings.Fields(c.args)...), env); got != c.status {
+			t.Errorf("policy %s: status %d, want %d\n%s", c.args, got, c.status, &stderr)
+		}
+		if failed := c.status == 2; failed != (stderr.Len() > 0) {
+			t.Errorf("policy %s: status %d, and standard error says %q", c.args, c.status, &stderr)
+		}
+	}
+}
