@@ -38,6 +38,7 @@ type upstreamConn struct {
 	sent    int
 	got     int
 	err     error
+	spare   [1]byte // for unread
 }
 
 type stage uint8
@@ -156,6 +157,22 @@ func (c *upstreamConn) write(p []byte, idle time.Duration) (int, error) {
 func (c *upstreamConn) arm(t time.Time) error {
 	c.armed = t
 	return c.SetReadDeadline(t)
+}
+
+// unread reports whether TLS has taken more off the socket than was asked for:
+// bytes behind the end of an answer, which nothing that looks at the socket would
+// see, and which would be the beginning of the next one.
+func (c *upstreamConn) unread() bool {
+	if !c.tls {
+		return false
+	}
+	// With a deadline in the past, a read returns what is there already.
+	if c.arm(time.Unix(1, 0)) != nil {
+		return true
+	}
+	c.armed = time.Time{}
+	n, err := c.Read(c.spare[:])
+	return n > 0 || !isTimeout(err)
 }
 
 // closedByPeer reports whether err means that the peer ended the connection.

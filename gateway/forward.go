@@ -220,19 +220,19 @@ func (f *flight) fly() error {
 // land ends what the exchange began: the upload, the watch, and the use of the
 // connections.
 func (f *flight) land(err error) error {
+	if cause := f.ended(); cause != nil && err != nil {
+		err = cause // asked before the upload is ended, which is not its fault
+	}
 	uploaded := f.endUpload(err == nil)
 	if f.watching {
 		f.client.unwatch()
-	}
-	if cause := f.ended(); cause != nil && err != nil {
-		err = cause
 	}
 	f.exchange.bytesIn = f.upload.bytes
 	f.recordOutcome(err)
 	switch {
 	case f.conn == nil:
 	case f.exchange.upgraded: // goes on as a tunnel
-	case err == nil && uploaded && !f.answer.close && f.r == f.w && !f.expecting && f.ended() == nil:
+	case err == nil && uploaded && !f.answer.close && f.r == f.w && !f.expecting && f.ended() == nil && !f.conn.unread():
 		f.conn.target.put(f.conn, f.upstream.epoch.Load(), f.upstream.idleConns)
 	default:
 		_ = f.conn.Close() // whatever it has to say about it, it is not used again

@@ -75,7 +75,7 @@ func New(cfg Config, state *State) *Gateway {
 	server.CloseOnShutdown = true
 	server.NoDefaultServerHeader = true
 	server.Logger = quietLogger{}
-	server.ExpectHandler = expectContinue
+	prepareServer(server)
 	known := server.Handler
 	server.Handler = func(ctx *fasthttp.RequestCtx) {
 		// Fiber answers a method it does not know by itself, in its own words.

@@ -442,8 +442,8 @@ func TestForwardOverTLS(t *testing.T) {
 		if !<-sawTLS {
 			t.Error("the server does not know that this is TLS")
 		}
-		waitUntil(t, func() bool { return u.status(time.Now())[0].idle == 1 })
-		time.Sleep(5 * time.Millisecond) // for the close to arrive
+		waitUntil(t, func() bool { return u.status(time.Now())[0].active == 0 })
+		time.Sleep(5 * time.Millisecond) // for the close to arrive, if it was not there already
 	}
 	c.say(upgradeRequest)
 	c.hear(upgradeGot)
@@ -452,13 +452,14 @@ func TestForwardOverTLS(t *testing.T) {
 	e.result()
 
 	// A client that leaves is noticed behind TLS, too.
-	if conn, err = tls.Dial("tcp", e.addr, clientTLS); err != nil {
+	leaver, err := tls.Dial("tcp", e.addr, clientTLS)
+	if err != nil {
 		t.Fatal(err)
 	}
-	c = newWire(t, conn)
+	c = newWire(t, leaver)
 	c.say("GET /silence HTTP/1.1\r\nHost: h\r\n\r\n")
 	<-silent
-	_ = conn.Close()
+	_ = leaver.Close()
 	e.fails(errClientGone)
 	if n := len(conns); n != 3 {
 		t.Errorf("%d connections", n)
