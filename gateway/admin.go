@@ -17,8 +17,13 @@ type readiness struct {
 	Draining bool   `json:"draining"`
 	Store    string `json:"store"` // "ok" or "unavailable"
 	Policy   string `json:"policy_revision"`
+	Rules    int    `json:"policy_rules"`
+	// Loaded is when the policy was loaded, and Age how many seconds ago that was.
+	Loaded time.Time `json:"policy_loaded_at"`
+	Age    int64     `json:"policy_age_seconds"`
 	// ReloadError is why the last reload kept the old configuration; "" if it did not.
-	ReloadError string `json:"reload_error,omitempty"`
+	ReloadError string    `json:"reload_error,omitempty"`
+	RefusedAt   time.Time `json:"reload_refused_at,omitzero"`
 }
 
 // AdminHandler is what operators and orchestrators ask, on a listener of its
@@ -44,13 +49,16 @@ func (g *Gateway) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
 	defer cancel()
 	st := g.state.Load()
-	answer := readiness{Draining: g.draining.Load(), Store: "ok", Policy: st.policy.Revision()}
+	answer := readiness{
+		Draining: g.draining.Load(), Store: "ok",
+		Policy: st.policy.Revision(), Rules: st.policy.RuleCount(), Loaded: st.loaded.UTC(), Age: int64(time.Since(st.loaded).Seconds()),
+	}
 	answer.Ready = !answer.Draining
 	if err := st.identity.Ready(ctx); err != nil {
 		answer.Store = "unavailable"
 	}
-	if e := g.reloadError.Load(); e != nil {
-		answer.ReloadError = *e
+	if refused := g.reloads.refused.Load(); refused != nil {
+		answer.ReloadError, answer.RefusedAt = refused.text, refused.at.UTC()
 	}
 	status := http.StatusOK
 	if !answer.Ready {

@@ -39,19 +39,14 @@ type Gateway struct {
 	recorder *recorder
 	log      *slog.Logger
 	draining atomic.Bool
-	// reloadError is why the last reload was refused; nil when it was not.
-	reloadError atomic.Pointer[string]
-	reloads     *prometheus.CounterVec
+	reloads  *reloads
 }
 
 // New returns a Gateway that serves state.
 func New(cfg Config, state *State) *Gateway {
-	g := &Gateway{log: cfg.Log, recorder: newRecorder(cfg.Log, cfg.Metrics)}
-	g.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "portcullis_reloads_total", Help: "Reloads of configuration and policy, by result.",
-	}, []string{"result"})
-	cfg.Metrics.MustRegister(g.reloads)
+	g := &Gateway{log: cfg.Log, recorder: newRecorder(cfg.Log, cfg.Metrics), reloads: newReloads(cfg.Metrics)}
 	g.state.Store(state)
+	g.reloads.serving(state)
 	g.app = fiber.New(fiber.Config{
 		DisableStartupMessage: true,
 		// What the server refuses before serve sees it gets our answers, too.
@@ -104,18 +99,13 @@ func (g *Gateway) Serve(ln net.Listener) error { return g.app.Listener(newClient
 // began with.
 func (g *Gateway) Swap(state *State) {
 	old := g.state.Swap(state)
-	g.reloadError.Store(nil)
-	g.reloads.WithLabelValues("ok").Inc()
+	g.reloads.serving(state)
+	g.reloads.count.WithLabelValues("ok").Inc()
 	old.close()
 }
 
-// Refused records that a reload was refused, so that operators see that what runs
-// is not what the files say.
-func (g *Gateway) Refused(err error) {
-	text := err.Error()
-	g.reloadError.Store(&text)
-	g.reloads.WithLabelValues("refused").Inc()
-}
+// Policy is the policy of the State that is served.
+func (g *Gateway) Policy() *policy.Policy { return g.state.Load().policy }
 
 // Shutdown stops accepting connections and waits until every request under way
 // was answered, or ctx ends.

@@ -117,6 +117,15 @@ func startGateway(t *testing.T, change ...func(*StateConfig)) *testGateway {
 	return e
 }
 
+func mustParsePolicy(t *testing.T, source string) *policy.Policy {
+	t.Helper()
+	p, err := policy.Parse("test.csv", []byte(source))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 func startIdentity(t *testing.T, roles identity.Roles, log *slog.Logger) *identity.Service {
 	t.Helper()
 	dir := t.TempDir()
@@ -682,7 +691,7 @@ func TestOperatorsSeeReadinessAndMetrics(t *testing.T) {
 	e := startGateway(t)
 	e.send(get("/public/x"))
 	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(e.gateway.recorder.requests)
+	metrics.MustRegister(e.gateway.recorder.requests, e.gateway.reloads.count, e.gateway.reloads.info, e.gateway.reloads.rules, e.gateway.reloads.failed)
 	server := httptest.NewServer(e.gateway.AdminHandler(metrics))
 	defer server.Close()
 	ask := func(path string) (int, string) {
@@ -700,15 +709,34 @@ func TestOperatorsSeeReadinessAndMetrics(t *testing.T) {
 	if status, body := ask("/livez"); status != 200 || body != "ok\n" {
 		t.Errorf("livez: %d %s", status, body)
 	}
-	if status, body := ask("/readyz"); status != 200 || !strings.Contains(body, `"store":"ok"`) {
+	revision := e.gateway.Policy().Revision()
+	if status, body := ask("/readyz"); status != 200 || !strings.Contains(body, `"store":"ok"`) ||
+		!strings.Contains(body, `"policy_revision":"`+revision+`","policy_rules":10,"policy_loaded_at":"20`) || strings.Contains(body, "reload") {
 		t.Errorf("readyz: %d %s", status, body)
 	}
 	if status, body := ask("/metrics"); status != 200 || !strings.Contains(body, `portcullis_requests_total{method="GET",route="/public",status="200"} 1`) {
 		t.Errorf("metrics: %d %s", status, body)
 	}
 	e.gateway.Refused(errors.New("policy.csv:1: wrong"))
-	if _, body := ask("/readyz"); !strings.Contains(body, "policy.csv:1: wrong") {
+	if _, body := ask("/readyz"); !strings.Contains(body, "policy.csv:1: wrong") || !strings.Contains(body, `"reload_refused_at":"20`) {
 		t.Errorf("readyz after a refused reload: %s", body)
+	}
+	_, body := ask("/metrics")
+	for _, want := range []string{`portcullis_policy_info{revision="` + revision + `"} 1`, "portcullis_policy_rules 10", "portcullis_reload_refused 1", `portcullis_reloads_total{result="refused"} 1`} {
+		if !strings.Contains(body, want) {
+			t.Errorf("metrics lack %s:\n%s", want, body)
+		}
+	}
+	next := e.config
+	next.Policy = mustParsePolicy(t, "p, anonymous, /other, GET, allow")
+	state, err := NewState(next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.gateway.Swap(state)
+	_, body = ask("/metrics")
+	if strings.Contains(body, revision) || !strings.Contains(body, "portcullis_policy_rules 1\n") || !strings.Contains(body, "portcullis_reload_refused 0") {
+		t.Errorf("metrics after a reload:\n%s", body)
 	}
 	e.gateway.draining.Store(true)
 	if status, _ := ask("/readyz"); status != 503 {

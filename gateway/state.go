@@ -68,6 +68,7 @@ type RouteConfig struct {
 // State is what one request sees of the configuration, from its beginning to
 // its end, whatever is swapped meanwhile.
 type State struct {
+	loaded         time.Time
 	policy         *policy.Policy
 	identity       *identity.Service
 	endpoints      *endpoints
@@ -132,7 +133,7 @@ func CheckRoutes(routes []RouteConfig) error {
 // NewState builds a State; every problem is reported at once.
 func NewState(cfg StateConfig) (*State, error) {
 	s := &State{
-		policy: cfg.Policy, identity: cfg.Identity, upstreams: map[string]*upstream{},
+		loaded: time.Now(), policy: cfg.Policy, identity: cfg.Identity, upstreams: map[string]*upstream{},
 		trustedProxies: cfg.TrustedProxies, assertions: newAssertions(),
 	}
 	var errs []error
@@ -208,6 +209,9 @@ func (s *State) trusts(addr netip.Addr) bool {
 	}
 	return false
 }
+
+// Close lets go of a State that was never served.
+func (s *State) Close() { s.close() }
 
 // close lets go of connections to upstreams. Requests under way keep theirs.
 func (s *State) close() {

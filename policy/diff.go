@@ -72,19 +72,27 @@ func Diff(before, after *Policy) (Difference, error) {
 		return Difference{}, errors.New("compare policies: no policy")
 	}
 	d := &differ{before: before, after: after, cast: newCast(before, after)}
-	if err := d.findRegions(); err != nil {
+	if err := d.compareAll(); err != nil {
 		return Difference{}, fmt.Errorf("compare policies: %w", err)
-	}
-	if len(d.regions)*len(d.callers)*len(d.methods) > maxQuestions {
-		return Difference{}, errors.New("compare policies: too many roles and paths have changed to compare them all")
-	}
-	for i, r := range d.regions {
-		d.compare(i, r)
 	}
 	return Difference{
 		Old: before.file, New: after.file,
 		Shifts: d.shifts(), Permissions: d.permissions(),
 	}, nil
+}
+
+// compareAll asks both policies about every request that may have changed.
+func (d *differ) compareAll() error {
+	if err := d.findRegions(); err != nil {
+		return err
+	}
+	if len(d.regions)*len(d.callers)*len(d.methods) > maxQuestions {
+		return errors.New("too many roles and paths have changed to compare them all")
+	}
+	for i, r := range d.regions {
+		d.compare(i, r)
+	}
+	return nil
 }
 
 // cast is everybody whom policies tell apart, each as a caller who is nobody
@@ -201,6 +209,9 @@ func (d *differ) findRegions() error {
 			if !known {
 				is = d.members(p, r.subject)
 				members[r.subject] = is
+			}
+			if !slices.Contains(is, true) {
+				continue // it is about nobody
 			}
 			m := meaning{withoutNames(p.pattern(r)), p.methods.String(r.methods), packed(is), r.deny}
 			if all[m] == nil {

@@ -42,6 +42,8 @@ type document struct {
 	grants   []grant
 	subjects *subjects
 	methods  methodTable
+	// acknowledged is what its comments acknowledge.
+	acknowledged []acknowledged
 	// text holds every rule in canonical spelling: one space after each comma.
 	// Counters and logs name a rule by it, whatever the file's alignment.
 	text string
@@ -140,7 +142,11 @@ func (p *parser) readLine(raw []byte) {
 		return
 	}
 	trimmed := strings.TrimSpace(p.source)
-	if trimmed == "" || trimmed[0] == '#' {
+	if trimmed == "" {
+		return
+	}
+	if trimmed[0] == '#' {
+		p.readComment(trimmed)
 		return
 	}
 	var fields [maxFields + 1]field

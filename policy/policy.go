@@ -158,6 +158,14 @@ func (p *Policy) Roles() []string {
 	return p.subjects.withPrefix(rolePrefix)
 }
 
+// RuleCount is the number of p lines.
+func (p *Policy) RuleCount() int {
+	if p == nil || p.document == nil {
+		return 0
+	}
+	return len(p.rules)
+}
+
 // Revision identifies the content of the file: twelve hexadecimal digits of its
 // SHA-256.
 func (p *Policy) Revision() string {

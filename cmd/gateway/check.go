@@ -21,15 +21,17 @@ type finding struct {
 }
 
 func newCheck(s *shared) *cobra.Command {
-	return &cobra.Command{
+	against := ""
+	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration, the policy with its tests, and the keys",
-		Long:  "Check everything that serve and a reload read, without serving: the configuration, the policy with its tests,\nthe API descriptions, the keys. The exit status is 1 if anything is wrong.",
+		Long:  "Check everything that serve and a reload read, without serving: the configuration, the policy with its tests,\nthe API descriptions, the keys. With --against also whether a gateway that runs that policy would refuse the new one,\nbecause it opens to everybody what was closed. The exit status is 1 if anything is wrong.",
 		Example: `  gateway check -c gateway.yaml
-  gateway check --output json`,
+  gateway check --output json
+  gateway check --against <(git show main:policy/policy.csv)`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			findings := s.check()
+			findings := s.check(against)
 			failed := false
 			err := s.print(findings, func(w io.Writer) {
 				for _, f := range findings {
@@ -46,9 +48,11 @@ func newCheck(s *shared) *cobra.Command {
 			return reported(err, failed)
 		},
 	}
+	cmd.Flags().StringVar(&against, "against", "", "the policy file that the gateway runs")
+	return cmd
 }
 
-func (s *shared) check() []finding {
+func (s *shared) check(against string) []finding {
 	var findings []finding
 	add := func(what string, err error) {
 		f := finding{What: what, OK: err == nil}
@@ -62,7 +66,10 @@ func (s *shared) check() []finding {
 	if err != nil {
 		return findings
 	}
-	_, err = loadPolicy(cfg)
+	rules, err := loadPolicy(cfg)
+	if err == nil && against != "" {
+		err = checkReload(rules, against)
+	}
 	add("policy "+cfg.Policy.File, err)
 	add("keys "+cfg.Identity.Tokens.Keys, checkKeys(cfg))
 	_, err = upstreamConfigs(cfg)

@@ -1,13 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +21,9 @@ import (
 // because editors rename files and Kubernetes swaps symbolic links.
 const watchEvery = time.Second
 
+// settleAfter is how long a change has to stand still before it is believed.
+const settleAfter = 500 * time.Millisecond
+
 // reloader builds a new State when a file has changed, and swaps it in when
 // nothing is wrong with it.
 type reloader struct {
@@ -28,66 +32,138 @@ type reloader struct {
 	accounts *accounts
 	gateway  *gateway.Gateway
 	log      *slog.Logger
-	seen     []byte // digest of the files that were last tried
+	tried    *config.Config // the configuration that was last built, whatever came of it
+	done     contents       // of the files when they were last tried
+	seen     contents       // and when they were last looked at
 }
+
+// contents are digests of what files hold, by name.
+type contents map[string][sha256.Size]byte
+
+// errUnsettled ends a reload whose files were written to meanwhile.
+var errUnsettled = errors.New("the files change while they are read")
 
 // run reloads on every hangup and whenever the files have changed, until ctx ends.
 func (r *reloader) run(ctx context.Context, hangup <-chan os.Signal) {
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
-	r.seen = r.digest()
+	next := time.NewTimer(watchEvery)
+	defer next.Stop()
+	r.done = r.digest()
+	r.seen = r.done
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hangup:
-		case <-tick.C:
-			if bytes.Equal(r.digest(), r.seen) {
-				continue
-			}
+		case <-hangup: // somebody says that the files are complete
+			r.seen = r.digest()
+			r.try()
+		case <-next.C:
+			r.look()
 		}
-		r.seen = r.digest()
-		if err := r.reload(); err != nil {
-			r.gateway.Refused(err)
-			r.log.Error("reload refused: the old configuration stays", "error", err)
-			continue
+		if maps.Equal(r.seen, r.done) {
+			next.Reset(watchEvery)
+		} else {
+			next.Reset(settleAfter)
 		}
-		r.log.Info("reloaded", "policy", r.running.Policy.File)
 	}
 }
 
-// digest is of the content of every file that a reload reads, as far as the
-// running configuration names it.
-func (r *reloader) digest() []byte {
-	files := []string{r.config, r.running.Policy.File, policy.SuiteFile(r.running.Policy.File)}
-	for _, u := range r.running.Upstreams {
-		files = append(append(files, u.OpenAPI), u.TLS.Files()...)
+// look reloads if the files are not those that were last tried, and stand still: a
+// file that is just being written can make sense and mean something else.
+func (r *reloader) look() {
+	before := r.seen
+	r.seen = r.digest()
+	if !maps.Equal(r.seen, r.done) && maps.Equal(r.seen, before) {
+		r.try()
 	}
-	h := sha256.New()
-	for _, f := range files {
+}
+
+// try reloads and says what came of it, but for files that do not stand still:
+// they are looked at again.
+func (r *reloader) try() {
+	err := r.reload()
+	if errors.Is(err, errUnsettled) {
+		return
+	}
+	r.done = maps.Clone(r.seen)
+	if err != nil {
+		r.gateway.Refused(err)
+		r.log.Error("reload refused: the old configuration stays", "error", err)
+		return
+	}
+	maps.DeleteFunc(r.done, func(f string, _ [sha256.Size]byte) bool { return !slices.Contains(r.files(), f) })
+	r.log.Info("reloaded", "policy", r.running.Policy.File, "revision", r.gateway.Policy().Revision())
+}
+
+// files are those that a reload reads, as far as is known: those of the running
+// configuration and of the one that was tried last.
+func (r *reloader) files() []string {
+	files := []string{r.config}
+	for _, cfg := range []*config.Config{r.running, r.tried} {
+		if cfg == nil {
+			continue
+		}
+		files = append(files, cfg.Policy.File, policy.SuiteFile(cfg.Policy.File))
+		for _, u := range cfg.Upstreams {
+			files = append(append(files, u.OpenAPI), u.TLS.Files()...)
+		}
+	}
+	slices.Sort(files)
+	return slices.DeleteFunc(slices.Compact(files), func(f string) bool { return f == "" })
+}
+
+// digest is of the content of these files, and of whether they can be read.
+func (r *reloader) digest() contents {
+	all := contents{}
+	for _, f := range r.files() {
 		content, err := os.ReadFile(f)
-		fmt.Fprintf(h, "%d %v\n", len(content), err != nil)
+		h := sha256.New()
+		fmt.Fprintf(h, "%v\n", err != nil)
 		h.Write(content)
+		all[f] = [sha256.Size]byte(h.Sum(nil))
 	}
-	return h.Sum(nil)
+	return all
 }
 
 // reload builds everything, then swaps one pointer.
 func (r *reloader) reload() error {
 	next, err := r.load()
 	if err != nil {
-		return err
+		return r.settled(err)
+	}
+	known := r.files()
+	if r.tried = next; !slices.Equal(known, r.files()) {
+		return errUnsettled // it names others: they have to be looked at, too
 	}
 	if fixed := needRestart(r.running, next); len(fixed) > 0 {
 		return errors.New("needs a restart: " + strings.Join(fixed, ", "))
 	}
-	state, err := buildState(next, r.accounts)
+	rules, err := loadPolicy(next)
 	if err != nil {
+		return r.settled(err)
+	}
+	if problems := rules.CheckOpened(r.gateway.Policy()); len(problems) > 0 {
+		return r.settled(problems)
+	}
+	state, err := buildState(next, r.accounts, rules)
+	if err != nil {
+		return r.settled(err)
+	}
+	if err := r.settled(nil); err != nil {
+		state.Close()
 		return err
 	}
 	r.gateway.Swap(state)
 	r.running = next
 	return nil
+}
+
+// settled returns err, or errUnsettled if the files are no longer what they were
+// when the reload began: then what was built is of neither.
+func (r *reloader) settled(err error) error {
+	if !maps.Equal(r.digest(), r.seen) {
+		return errUnsettled
+	}
+	return err
 }
 
 // needRestart names what has changed that cannot change in a running gateway.

@@ -56,7 +56,11 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 	}
 	defer accounts.close(log)
 	accounts.register(metrics)
-	state, err := buildState(cfg, accounts)
+	rules, err := loadPolicy(cfg)
+	if err != nil {
+		return err
+	}
+	state, err := buildState(cfg, accounts, rules)
 	if err != nil {
 		return err
 	}

@@ -176,42 +176,15 @@ func (a *accounts) firstAdministrator(ctx context.Context, cfg *config.Config) (
 	return c, nil
 }
 
-// loadPolicy reads the policy and holds it against its tests, if it has any.
-func loadPolicy(cfg *config.Config) (*policy.Policy, error) {
-	rules, err := policy.Load(cfg.Policy.File)
-	if err != nil {
-		return nil, err
-	}
-	file := policy.SuiteFile(cfg.Policy.File)
-	if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) {
-		return rules, nil
-	}
-	suite, err := policy.LoadSuite(file)
-	if err != nil {
-		return nil, err
-	}
-	report, err := suite.Run(rules)
-	if err != nil {
-		return nil, err
-	}
-	if len(report.Failures()) > 0 {
-		return nil, fmt.Errorf("the policy fails its tests:\n%v", report)
-	}
-	return rules, nil
-}
-
 // buildState makes everything that is swapped together, or says all that is wrong.
-func buildState(cfg *config.Config, a *accounts) (*gateway.State, error) {
-	rules, err := loadPolicy(cfg)
-	if err != nil {
-		return nil, err
-	}
+func buildState(cfg *config.Config, a *accounts, rules *policy.Policy) (*gateway.State, error) {
 	sc := gateway.StateConfig{
 		Policy:         rules,
 		Identity:       a.service.With(serviceConfig(cfg.Identity), rules),
 		Prefix:         cfg.Identity.Prefix,
 		TrustedProxies: cfg.TrustedProxies,
 	}
+	var err error
 	if sc.Upstreams, err = upstreamConfigs(cfg); err != nil {
 		return nil, err
 	}
