@@ -21,9 +21,9 @@ type Change struct {
 // Edit is one line to add, to replace or to remove.
 type Edit struct {
 	Action Action `json:"action"`
-	Line   int    `json:"line,omitempty"` // from 1; absent for a line to add
-	Old    string `json:"old,omitempty"`  // in canonical spelling
-	New    string `json:"new,omitempty"`  // to be pasted
+	Line   int    `json:"line,omitzero"` // from 1; absent for a line to add
+	Old    string `json:"old,omitempty"` // in canonical spelling
+	New    string `json:"new,omitempty"` // to be pasted
 }
 
 // Action says what an Edit does.

@@ -130,8 +130,7 @@ func (p *Policy) memberships(c Caller) []Membership {
 			if !inherited {
 				break
 			}
-			text := fmt.Sprintf("g, %s, %s", p.subjects.names[g.member], p.subjects.names[g.group])
-			m.Via = append(m.Via, RuleRef{text, p.file, int(g.line)})
+			m.Via = append(m.Via, p.grantRef(g))
 			at = g.member
 		}
 		slices.Reverse(m.Via)

@@ -16,7 +16,7 @@ type NearRule struct {
 // Failure is a part of a rule that does not fit a request.
 type Failure struct {
 	Part    Part   `json:"part"`
-	Segment int    `json:"segment,omitempty"` // of the path, from 1; absent for other parts
+	Segment int    `json:"segment,omitzero"` // of the path, from 1; absent for other parts
 	Detail  string `json:"detail"`
 }
 

@@ -3,6 +3,8 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -68,17 +70,18 @@ type Report struct {
 
 // Check is one principal's request, what was expected and what was decided.
 type Check struct {
-	Test      string   `json:"test"`
-	Line      int      `json:"line"` // of the request in the suite
-	Principal string   `json:"principal"`
-	Roles     []string `json:"roles"` // null for a principal without a token
-	Method    string   `json:"method"`
-	Path      string   `json:"path"`
-	Want      Effect   `json:"want"`
-	Got       Effect   `json:"got"`
-	Rule      string   `json:"rule,omitempty"` // that decided; absent if none matched
-	RuleFile  string   `json:"rule_file,omitempty"`
-	RuleLine  int      `json:"rule_line,omitempty"`
+	Test          string   `json:"test"`
+	Line          int      `json:"line"` // of the request in the suite
+	Principal     string   `json:"principal"`
+	Authenticated bool     `json:"authenticated"` // with a token
+	Roles         []string `json:"roles"`
+	Method        string   `json:"method"`
+	Path          string   `json:"path"`
+	Want          Effect   `json:"want"`
+	Got           Effect   `json:"got"`
+	Rule          string   `json:"rule,omitempty"` // that decided; absent if none matched
+	RuleFile      string   `json:"rule_file,omitempty"`
+	RuleLine      int      `json:"rule_line,omitzero"`
 }
 
 // Passed reports whether the decision was the expected one.
@@ -88,9 +91,10 @@ func (c Check) Passed() bool { return c.Want == c.Got }
 func (c Check) String() string {
 	who := "without a token"
 	switch {
+	case !c.Authenticated:
 	case len(c.Roles) > 0:
 		who = "roles " + strings.Join(c.Roles, ", ")
-	case c.Roles != nil:
+	default:
 		who = "no roles"
 	}
 	verb := map[Effect]string{Allow: "allowed", Deny: "denied"}
@@ -120,6 +124,16 @@ func (r Report) String() string {
 	}
 	fmt.Fprintf(&b, "%d passed, %d failed\n", r.Passed, r.Failed)
 	return b.String()
+}
+
+// Only returns the tests whose names match, or nil if there is none.
+func (s *Suite) Only(names *regexp.Regexp) *Suite {
+	only := *s
+	only.tests = slices.DeleteFunc(slices.Clone(s.tests), func(t test) bool { return !names.MatchString(t.name) })
+	if len(only.tests) == 0 {
+		return nil
+	}
+	return &only
 }
 
 // Run asks the policy, which must be a loaded one, everything that the suite
@@ -153,7 +167,7 @@ func check(p *Policy, t test, r request, who principal, allowed bool) Check {
 	decision := p.Decide(who.caller, r.method, r.path)
 	return Check{
 		Test: t.name, Line: r.at.line,
-		Principal: who.name, Roles: who.caller.Roles,
+		Principal: who.name, Authenticated: who.caller.Authenticated, Roles: who.caller.Roles,
 		Method: r.method, Path: r.path,
 		Want: effectOf(allowed), Got: effectOf(decision.Allowed),
 		Rule: decision.Rule, RuleFile: decision.File, RuleLine: decision.Line,

@@ -125,6 +125,7 @@ policy.test.yaml:10: "tasks are for users": ana (roles user) DELETE /tasks/1: wa
    "test": "tasks are for users",
    "line": 10,
    "principal": "ana",
+   "authenticated": true,
    "roles": [
     "user"
    ],

@@ -3,13 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"portcullis/policy"
 )
 
 func newPolicy(s *shared) *cobra.Command {
@@ -41,43 +38,6 @@ func (s *shared) policyFile(args []string) (string, error) {
 		return "", err
 	}
 	return cfg.Policy.File, nil
-}
-
-func newPolicyTest(s *shared) *cobra.Command {
-	suiteFile := ""
-	cmd := &cobra.Command{
-		Use:   "test [FILE]",
-		Short: "Hold a policy against its tests",
-		Long:  "Hold a policy, by default that of the configuration, against the expectations in policy.test.yaml beside it.\nThe exit status is 1 if one is not met.",
-		Example: `  gateway policy test
-  gateway policy test candidate.csv --suite policy/policy.test.yaml`,
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			file, err := s.policyFile(args)
-			if err != nil {
-				return err
-			}
-			if suiteFile == "" {
-				suiteFile = policy.SuiteFile(file)
-			}
-			rules, err := policy.Load(file)
-			if err != nil {
-				return err
-			}
-			suite, err := policy.LoadSuite(suiteFile)
-			if err != nil {
-				return err
-			}
-			report, err := suite.Run(rules)
-			if err != nil {
-				return err
-			}
-			err = s.print(report, func(w io.Writer) { fmt.Fprint(w, report) })
-			return reported(err, report.Failed > 0)
-		},
-	}
-	cmd.Flags().StringVar(&suiteFile, "suite", "", "the tests, if not beside the policy")
-	return cmd
 }
 
 // outputFlag gives a command more forms of output than all have.
