@@ -14,10 +14,10 @@ VULNDB ?= https://vuln.go.dev
 # The race detector needs a C compiler, and Go says 0 here where there is none.
 RACE = $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 
-.PHONY: help run build test lint fuzz bench cover vuln mongo mongo-stop
+.PHONY: help run build test lint fuzz bench bench-record microbench cover vuln mongo mongo-stop
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Each of the two has a process group of its own, so that Ctrl-C reaches this
 # shell only, which then asks both to stop, once.
@@ -57,7 +57,13 @@ fuzz: ## every fuzz test for FUZZTIME (20s) each
 		done; \
 	done
 
-bench: ## every benchmark
+bench: build ## the gateway beside nginx and HAProxy; BENCH='-case get' and the like, see bin/bench -help
+	@bin/bench $(BENCH)
+
+bench-record: build ## the same, kept: cmd/bench/result.json and .svg, and the table in README.md
+	@bin/bench -json cmd/bench/result.json -svg cmd/bench/result.svg -readme README.md $(BENCH)
+
+microbench: ## every Go benchmark
 	go test -run '^$$' -bench . -benchmem ./...
 
 cover: ## the part of the code that tests run, and bin/cover.html

@@ -48,6 +48,7 @@ func TestWhoMayKnowWhom(t *testing.T) {
 		"portcullis/cmd/gateway": {"portcullis/config", "portcullis/gateway", "portcullis/policy", "portcullis/identity",
 			"portcullis/identity/boltstore", "portcullis/identity/mongostore"},
 		"portcullis/cmd/taskmanager":     {"portcullis/upstream"},
+		"portcullis/cmd/bench":           {"portcullis/identity"}, // for its tokens
 		"portcullis/gateway":             {"portcullis/policy", "portcullis/identity"},
 		"portcullis/policy":              {},
 		"portcullis/identity":            {},
