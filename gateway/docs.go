@@ -86,13 +86,7 @@ func (d *docs) endpoints() []endpoint {
 			c.ctx.Response.SetBodyRaw(d.description)
 			return nil
 		}},
-		{"GET", jwksPath, false, func(_ context.Context, c *call) error {
-			h := &c.ctx.Response.Header
-			h.SetContentType("application/json")
-			h.Set("Cache-Control", "public, max-age=300")
-			c.ctx.Response.SetBodyRaw(c.st.identity.Tokens().JWKS())
-			return nil
-		}},
+		{"GET", jwksPath, false, getJWKS},
 	}
 	for path, p := range d.pages {
 		all = append(all, endpoint{"GET", path, false, func(_ context.Context, c *call) error {

@@ -148,7 +148,7 @@ func startIdentity(t *testing.T, roles identity.Roles, log *slog.Logger) *identi
 		Registration: true, AdminRoles: []string{"admin"}, SuperRole: "superadmin", Passwords: identity.PasswordRules{MinLength: 8},
 		RefreshTTL: time.Hour, RefreshGrace: 10 * time.Second, SessionTTL: time.Hour, ResetTTL: time.Hour, VerifyTTL: time.Hour,
 		AuditTTL: time.Hour,
-	}, store, tokens, keys, revocations, hasher, roles, nil, log)
+	}, store, tokens, revocations, hasher, roles, nil, log)
 }
 
 // startUpstream reads requests off the wire by itself, so that nothing that a

@@ -7,7 +7,7 @@ func (s *Service) RunDue(ctx context.Context) error { return s.runDue(ctx) }
 
 // RefreshToken makes the refresh token of a session and counter.
 func (s *Service) RefreshToken(sessionID string, counter int64) (string, error) {
-	return s.refresh.encode(sessionID, counter)
+	return s.tokens.encodeRefresh(sessionID, counter)
 }
 
 // What tests of the outbox and of throttling count with.

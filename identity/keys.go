@@ -1,30 +1,21 @@
 package identity
 
 import (
-	"crypto"
+	"bytes"
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/hkdf"
-	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
-	"crypto/x509"
-	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
-	"syscall"
 	"time"
 
-	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
 )
 
@@ -42,28 +33,58 @@ const (
 // rsaBits is the size of generated RSA keys; smaller ones are not loaded.
 const rsaBits = 2048
 
+// keyOverlap is how much longer than the last token it signed a key is kept:
+// the clocks of replicas, and of verifiers, may differ by as much.
+const keyOverlap = time.Minute
+
 // signingKey is one key with the only algorithm it may be used with.
 type signingKey struct {
 	id      string // RFC 7638 thumbprint; for HS256 a digest that tells nothing of the key
 	alg     Algorithm
-	file    string
-	private any // what golang-jwt signs with
-	public  any // what golang-jwt verifies with
+	private any    // what golang-jwt signs with
+	public  any    // what golang-jwt verifies with
+	jwk     []byte // the public half (RFC 7517); nil for HS256
+	term
 }
+
+// masterSecret is what everything symmetric is derived from.
+type masterSecret struct {
+	refresh refreshCodec
+	client  *signingKey // HS256
+	term
+}
+
+// term is from when a key signs. Nothing else is recorded of a key's life: until
+// when it is needed follows from the term of its successor.
+type term struct {
+	file string
+	from time.Time // zero: since ever
+	// succeeded is when the next key begins to sign; zero: there is none.
+	succeeded time.Time
+}
+
+// retired reports whether the last that was signed in the term, and was valid
+// for lifetime, has expired.
+func (t term) retired(now time.Time, lifetime time.Duration) bool {
+	return !t.succeeded.IsZero() && !now.Before(t.until(lifetime))
+}
+
+func (t term) until(lifetime time.Duration) time.Time { return t.succeeded.Add(lifetime + keyOverlap) }
 
 // Keyring holds the keys of one gateway: the private keys in its directory, one
-// PEM file (PKCS #8) each, and one secret from which everything symmetric is
-// derived. It does not change once opened. Of the keys of one algorithm the one
-// whose file name sorts last signs; all of them verify.
+// PEM file (PKCS #8) each, and the secrets from which everything symmetric is
+// derived. It does not change once opened, but which of its keys signs does: of
+// those of one algorithm it is the one whose term began last. All of them verify,
+// those whose term is still to come included, until what the key itself has
+// signed has expired.
 type Keyring struct {
-	byID      map[string]*signingKey
-	client    *signingKey // signs access tokens
-	assertion *signingKey // signs what upstreams verify: never symmetric
-	refresh   []byte      // authenticates refresh tokens
-	jwks      []byte
+	alg     Algorithm
+	keys    []*signingKey   // asymmetric, by term
+	secrets []*masterSecret // by term
+	byID    map[string]*signingKey
 }
 
-// OpenKeyring loads the keys in dir, and generates what alg needs and is not
+// OpenKeyring reads the keys in dir, and generates what alg needs and is not
 // there. Files are readable by their owner only; keys that others can read are
 // refused.
 func OpenKeyring(dir string, alg Algorithm) (*Keyring, error) {
@@ -75,132 +96,152 @@ func OpenKeyring(dir string, alg Algorithm) (*Keyring, error) {
 		return nil, fmt.Errorf("locking the key directory: %w", err)
 	}
 	defer unlock()
+	return openKeyring(dir, alg)
+}
 
-	secret, err := loadSecret(filepath.Join(dir, "secret"))
+// openKeyring is OpenKeyring for who holds the lock.
+func openKeyring(dir string, alg Algorithm) (*Keyring, error) {
+	k, err := readKeyring(dir, alg)
 	if err != nil {
 		return nil, err
 	}
-	k := &Keyring{byID: map[string]*signingKey{}}
-	if k.refresh, err = hkdf.Key(sha256.New, secret, nil, "portcullis refresh token v1", 32); err != nil {
-		return nil, fmt.Errorf("deriving the refresh key: %w", err)
+	if len(k.secrets) == 0 {
+		if err := generateSecret(dir, time.Time{}); err != nil {
+			return nil, err
+		}
 	}
-	keys, err := loadKeys(dir)
+	if k.last(k.asymmetric()) == nil {
+		if _, err := generateKey(dir, k.asymmetric(), time.Now()); err != nil {
+			return nil, err
+		}
+	}
+	return ReadKeyring(dir, alg)
+}
+
+// ReadKeyring reads the keys in dir as OpenKeyring does, but makes none: it fails
+// if there is nothing to sign with.
+func ReadKeyring(dir string, alg Algorithm) (*Keyring, error) {
+	k, err := readKeyring(dir, alg)
 	if err != nil {
 		return nil, err
 	}
-	asymmetric := alg
-	if alg == HS256 {
-		asymmetric = EdDSA // upstreams must be able to verify without being able to sign
+	if len(k.secrets) == 0 {
+		return nil, fmt.Errorf("%s: there is no secret", dir)
 	}
-	if k.assertion = lastOf(keys, asymmetric); k.assertion == nil {
-		if k.assertion, err = generateKey(dir, asymmetric); err != nil {
-			return nil, err
-		}
-		keys = append(keys, k.assertion)
-	}
-	k.client = k.assertion
-	if alg == HS256 {
-		if k.client, err = symmetricKey(secret); err != nil {
-			return nil, err
-		}
-		keys = append(keys, k.client)
-	}
-	for _, key := range keys {
-		k.byID[key.id] = key
-	}
-	if k.jwks, err = marshalJWKS(keys); err != nil {
-		return nil, err
+	if k.last(k.asymmetric()) == nil {
+		return nil, fmt.Errorf("%s: there is no %s key", dir, k.asymmetric())
 	}
 	return k, nil
 }
 
-// KeyInfo describes a key without giving it away.
-type KeyInfo struct {
-	ID        string    `json:"id"`
-	Algorithm Algorithm `json:"algorithm"`
-	File      string    `json:"file"`
-	Signs     bool      `json:"signs"` // false: verifies only
-}
-
-// Keys lists the keys, those that sign first.
-func (k *Keyring) Keys() []KeyInfo {
-	var infos []KeyInfo
-	for _, key := range k.byID {
-		infos = append(infos, KeyInfo{ID: key.id, Algorithm: key.alg, File: key.file, Signs: key == k.client || key == k.assertion})
-	}
-	slices.SortFunc(infos, func(a, b KeyInfo) int {
-		if a.Signs != b.Signs {
-			if a.Signs {
-				return -1
-			}
-			return 1
-		}
-		return strings.Compare(b.File, a.File)
-	})
-	return infos
-}
-
-// JWKS is the set of public keys as a JSON document (RFC 7517).
-func (k *Keyring) JWKS() []byte { return k.jwks }
-
-// lockDir keeps two processes that start at once from generating a key each. It
-// locks the directory itself, which works on a read-only mount too.
-func lockDir(dir string) (unlock func(), err error) {
-	f, err := os.Open(dir)
-	if err != nil {
+// readKeyring reads what there is.
+func readKeyring(dir string, alg Algorithm) (*Keyring, error) {
+	k := &Keyring{alg: alg, byID: map[string]*signingKey{}}
+	var err error
+	if k.secrets, err = loadSecrets(dir); err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return func() { _ = f.Close() }, nil // closing releases the lock
-}
-
-func loadSecret(file string) ([]byte, error) {
-	text, err := readPrivate(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		secret := make([]byte, 32)
-		_, _ = rand.Read(secret) // never fails (crypto/rand)
-		return secret, writePrivate(file, []byte(hex.EncodeToString(secret)+"\n"))
-	}
-	if err != nil {
+	if k.keys, err = loadKeys(dir); err != nil {
 		return nil, err
 	}
-	secret, err := hex.DecodeString(strings.TrimSpace(string(text)))
-	if err != nil || len(secret) < 32 {
-		return nil, fmt.Errorf("%s: want at least 32 bytes in hexadecimal", file)
+	for i, s := range k.secrets[:max(0, len(k.secrets)-1)] {
+		s.succeeded = k.secrets[i+1].from
 	}
-	return secret, nil
+	for _, s := range k.secrets {
+		s.client.term = s.term
+		if alg == HS256 {
+			k.byID[s.client.id] = s.client
+		}
+	}
+	for i, key := range k.keys {
+		if j := slices.IndexFunc(k.keys[i+1:], func(next *signingKey) bool { return next.alg == key.alg }); j >= 0 {
+			key.succeeded = k.keys[i+1+j].from
+		}
+		k.byID[key.id] = key
+	}
+	return k, nil
 }
 
-func loadKeys(dir string) ([]*signingKey, error) {
-	files, err := filepath.Glob(filepath.Join(dir, "*.pem"))
-	if err != nil {
-		return nil, fmt.Errorf("listing keys: %w", err)
+// equal reports whether two keyrings hold the same keys with the same terms.
+func (k *Keyring) equal(other *Keyring) bool {
+	return k.alg == other.alg &&
+		slices.EqualFunc(k.keys, other.keys, func(a, b *signingKey) bool { return a.id == b.id && a.term == b.term }) &&
+		slices.EqualFunc(k.secrets, other.secrets, func(a, b *masterSecret) bool { return a.client.id == b.client.id && a.term == b.term })
+}
+
+// asymmetric is the algorithm of assertions: upstreams must be able to verify
+// without being able to sign.
+func (k *Keyring) asymmetric() Algorithm {
+	if k.alg == HS256 {
+		return EdDSA
 	}
-	slices.Sort(files)
-	var keys []*signingKey
-	for _, file := range files {
-		text, err := readPrivate(file)
-		if err != nil {
-			return nil, err
+	return k.alg
+}
+
+// last returns the key of alg whose term begins last, or nil.
+func (k *Keyring) last(alg Algorithm) *signingKey {
+	for _, key := range slices.Backward(k.keys) {
+		if key.alg == alg {
+			return key
 		}
-		block, _ := pem.Decode(text)
-		if block == nil || block.Type != "PRIVATE KEY" {
-			return nil, fmt.Errorf(`%s: want a PEM block "PRIVATE KEY" (PKCS #8)`, file)
-		}
-		private, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("%s: not a PKCS #8 key", file) // the cause could quote the key
-		}
-		key, err := newSigningKey(private)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
-		}
-		key.file = file
-		keys = append(keys, key)
 	}
-	return keys, nil
+	return nil
+}
+
+// assertion returns the key that signs assertions now. If all terms are to come,
+// which only a wrong clock can bring about, it is the earliest.
+func (k *Keyring) assertion(now time.Time) *signingKey {
+	var chosen *signingKey
+	for _, key := range k.keys {
+		if key.alg == k.asymmetric() && (chosen == nil || !now.Before(key.from)) {
+			chosen = key
+		}
+	}
+	return chosen
+}
+
+// client returns the key that signs access tokens now.
+func (k *Keyring) client(now time.Time) *signingKey {
+	if k.alg == HS256 {
+		return k.secret(now).client
+	}
+	return k.assertion(now)
+}
+
+// secret returns the secret whose term it is.
+func (k *Keyring) secret(now time.Time) *masterSecret {
+	chosen := k.secrets[0]
+	for _, s := range k.secrets {
+		if !now.Before(s.from) {
+			chosen = s
+		}
+	}
+	return chosen
+}
+
+// verifier returns the key of that id, unless whatever it has signed, to be valid
+// for lifetime, has expired.
+func (k *Keyring) verifier(id string, now time.Time, lifetime time.Duration) (*signingKey, error) {
+	key, ok := k.byID[id]
+	switch {
+	case !ok:
+		return nil, errors.New("unknown key")
+	case key.retired(now, lifetime):
+		return nil, errors.New("key is retired")
+	}
+	return key, nil
+}
+
+// jwks is the set of public keys as a JSON document (RFC 7517): those that sign,
+// will sign, or have signed what can still be valid.
+func (k *Keyring) jwks(now time.Time, lifetime time.Duration) []byte {
+	var all [][]byte
+	for _, key := range k.keys {
+		if !key.retired(now, lifetime) {
+			all = append(all, key.jwk)
+		}
+	}
+	return slices.Concat([]byte(`{"keys":[`), bytes.Join(all, []byte(",")), []byte("]}"))
 }
 
 // newSigningKey pins a private key to its one algorithm.
@@ -223,12 +264,19 @@ func newSigningKey(private any) (*signingKey, error) {
 		return nil, fmt.Errorf("keys of type %T are not supported", private)
 	}
 	var err error
-	key.id, err = thumbprint(key.public)
+	if key.id, err = thumbprint(key.public); err != nil {
+		return nil, err
+	}
+	key.jwk, err = marshalJWK(key)
 	return key, err
 }
 
-// symmetricKey derives the HS256 key of the secret.
-func symmetricKey(secret []byte) (*signingKey, error) {
+// newMasterSecret derives what is derived from a secret.
+func newMasterSecret(secret []byte, t term) (*masterSecret, error) {
+	refresh, err := hkdf.Key(sha256.New, secret, nil, "portcullis refresh token v1", 32)
+	if err != nil {
+		return nil, fmt.Errorf("deriving the refresh key: %w", err)
+	}
 	key, err := hkdf.Key(sha256.New, secret, nil, "portcullis client token HS256 v1", 32)
 	if err != nil {
 		return nil, fmt.Errorf("deriving the HS256 key: %w", err)
@@ -237,135 +285,14 @@ func symmetricKey(secret []byte) (*signingKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("deriving the HS256 key id: %w", err)
 	}
-	return &signingKey{id: "hs256-" + hex.EncodeToString(id), alg: HS256, private: key, public: key, file: "secret"}, nil
-}
-
-// lastOf returns the key of alg whose file name sorts last, or nil.
-func lastOf(keys []*signingKey, alg Algorithm) *signingKey {
-	for _, key := range slices.Backward(keys) {
-		if key.alg == alg {
-			return key
-		}
-	}
-	return nil
-}
-
-// generateKey makes a key and its file, whose name begins with the time so that
-// it sorts behind all earlier ones.
-func generateKey(dir string, alg Algorithm) (*signingKey, error) {
-	var private crypto.Signer
-	var err error
-	switch alg {
-	case EdDSA:
-		_, private, err = ed25519.GenerateKey(rand.Reader)
-	case ES256:
-		private, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	case RS256:
-		private, err = rsa.GenerateKey(rand.Reader, rsaBits)
-	default:
-		return nil, fmt.Errorf("no keys can be generated for algorithm %q", alg)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("generating a key: %w", err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return nil, fmt.Errorf("encoding a key: %w", err)
-	}
-	key, err := newSigningKey(private)
-	if err != nil {
-		return nil, err
-	}
-	key.file = filepath.Join(dir, fmt.Sprintf("%s-%s-%s.pem", time.Now().UTC().Format("20060102T150405.000Z"), strings.ToLower(string(alg)), key.id[:8]))
-	return key, writePrivate(key.file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
-}
-
-// readPrivate reads a file that nobody but its owner (and group, for mounted
-// secrets) may read.
-func readPrivate(file string) ([]byte, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, fmt.Errorf("reading a key: %w", err)
-	}
-	if info.Mode().Perm()&0o037 != 0 {
-		return nil, fmt.Errorf("%s can be read or changed by others (%v): chmod 600 it", file, info.Mode().Perm())
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("reading a key: %w", err)
-	}
-	return text, nil
-}
-
-// writePrivate creates file whole or not at all.
-func writePrivate(file string, content []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(file), ".new-*") // created 0600
-	if err != nil {
-		return fmt.Errorf("writing a key: %w", err)
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }()
-	_, err = tmp.Write(content)
-	err = errors.Join(err, tmp.Sync(), tmp.Close())
-	if err == nil {
-		err = os.Link(tmp.Name(), file) // unlike a rename, never replaces a key
-	}
-	if err != nil {
-		return fmt.Errorf("writing a key: %w", err)
-	}
-	return nil
-}
-
-// marshalJWKS writes the public keys, symmetric ones excepted.
-func marshalJWKS(keys []*signingKey) ([]byte, error) {
-	set := jwkset.JWKSMarshal{Keys: []jwkset.JWKMarshal{}}
-	for _, key := range keys {
-		if key.alg == HS256 {
-			continue
-		}
-		jwk, err := publicJWK(key.public, jwkset.JWKMetadataOptions{ALG: jwkset.ALG(key.alg), KID: key.id, USE: jwkset.UseSig})
-		if err != nil {
-			return nil, err
-		}
-		set.Keys = append(set.Keys, jwk)
-	}
-	doc, err := json.Marshal(set)
-	if err != nil {
-		return nil, fmt.Errorf("encoding the JWKS: %w", err)
-	}
-	return doc, nil
-}
-
-func publicJWK(public any, meta jwkset.JWKMetadataOptions) (jwkset.JWKMarshal, error) {
-	jwk, err := jwkset.NewJWKFromKey(public, jwkset.JWKOptions{Metadata: meta})
-	if err != nil {
-		return jwkset.JWKMarshal{}, fmt.Errorf("encoding a public key: %w", err)
-	}
-	return jwk.Marshal(), nil
-}
-
-// thumbprint is the JWK thumbprint of RFC 7638 with SHA-256.
-func thumbprint(public any) (string, error) {
-	jwk, err := publicJWK(public, jwkset.JWKMetadataOptions{})
-	if err != nil {
-		return "", err
-	}
-	// The required members only, in lexicographic order, without white space.
-	members := map[string]string{"kty": jwk.KTY.String()}
-	switch jwk.KTY {
-	case jwkset.KtyRSA:
-		members["e"], members["n"] = jwk.E, jwk.N
-	case jwkset.KtyEC:
-		members["crv"], members["x"], members["y"] = jwk.CRV.String(), jwk.X, jwk.Y
-	default:
-		members["crv"], members["x"] = jwk.CRV.String(), jwk.X
-	}
-	canonical, err := json.Marshal(members) // maps are written in the order of their keys
-	if err != nil {
-		return "", fmt.Errorf("encoding a thumbprint: %w", err)
-	}
-	sum := sha256.Sum256(canonical)
-	return base64.RawURLEncoding.EncodeToString(sum[:]), nil
+	client := &signingKey{id: "hs256-" + hex.EncodeToString(id), alg: HS256, private: key, public: key, term: t}
+	return &masterSecret{refresh: refreshCodec{refresh}, client: client, term: t}, nil
 }
 
 // method is golang-jwt's name for the key's algorithm.
 func (k *signingKey) method() jwt.SigningMethod { return jwt.GetSigningMethod(string(k.alg)) }
+
+// byTerm orders by the beginning of terms, and by file name where that is equal.
+func byTerm(a, b term) int {
+	return cmp.Or(a.from.Compare(b.from), cmp.Compare(a.file, b.file))
+}

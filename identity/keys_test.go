@@ -17,7 +17,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
+
+func refreshKey(k *Keyring) []byte { return k.secret(time.Now()).refresh.key }
 
 func TestKeyringIsMadeOnceAndThenRead(t *testing.T) {
 	for _, alg := range []Algorithm{EdDSA, ES256, RS256, HS256} {
@@ -32,13 +35,14 @@ func TestKeyringIsMadeOnceAndThenRead(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if first.client.id != second.client.id || first.assertion.id != second.assertion.id || !bytes.Equal(first.refresh, second.refresh) {
+			now := time.Now()
+			if first.client(now).id != second.client(now).id || first.assertion(now).id != second.assertion(now).id || !bytes.Equal(refreshKey(first), refreshKey(second)) {
 				t.Error("the second start has other keys")
 			}
-			if first.client.alg != alg {
-				t.Errorf("clients get %s", first.client.alg)
+			if first.client(now).alg != alg {
+				t.Errorf("clients get %s", first.client(now).alg)
 			}
-			if first.assertion.alg == HS256 {
+			if first.assertion(now).alg == HS256 {
 				t.Error("assertions are symmetric")
 			}
 			files, err := os.ReadDir(dir)
@@ -71,38 +75,12 @@ func TestStartingAtOnceMakesOneSetOfKeys(t *testing.T) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			ids[k.client.id+string(k.refresh)] = true
+			ids[k.client(time.Now()).id+string(refreshKey(k))] = true
 		})
 	}
 	wg.Wait()
 	if len(ids) != 1 {
 		t.Errorf("%d sets of keys", len(ids))
-	}
-}
-
-func TestNewestKeySignsAndAllVerify(t *testing.T) {
-	dir := t.TempDir()
-	old, err := OpenKeyring(dir, EdDSA)
-	if err != nil {
-		t.Fatal(err)
-	}
-	added, err := generateKey(dir, EdDSA)
-	if err != nil {
-		t.Fatal(err)
-	}
-	k, err := OpenKeyring(dir, EdDSA)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if k.client.id != added.id {
-		t.Errorf("%s signs, the newest is %s", k.client.id, added.id)
-	}
-	if k.byID[old.client.id] == nil {
-		t.Error("tokens of the older key are refused")
-	}
-	infos := k.Keys()
-	if len(infos) != 2 || !infos[0].Signs || infos[0].ID != added.id || infos[1].Signs {
-		t.Errorf("%+v", infos)
 	}
 }
 
@@ -150,6 +128,9 @@ func TestKeyFilesThatAreWrongAreNamedAndNotQuoted(t *testing.T) {
 		"no PEM":                {"1.pem", "hello"},
 		"a public key":          {"1.pem", "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n"},
 		"PKCS #1's name":        {"1.pem", encode("RSA PRIVATE KEY", ed)},
+		"encrypted":             {"1.pem", encode("ENCRYPTED PRIVATE KEY", ed)},
+		"a time that is none":   {"20261301T000000Z-mine.pem", encode("PRIVATE KEY", ed)},
+		"another's secret":      {"my-secret", strings.Repeat("c0ffee00", 8)},
 		"broken DER":            {"1.pem", "-----BEGIN PRIVATE KEY-----\nc2VjcmV0IGtleQ==\n-----END PRIVATE KEY-----\n"},
 		"another curve":         {"1.pem", encode("PRIVATE KEY", p384)},
 	} {
@@ -180,11 +161,13 @@ func TestJWKSHoldsPublicKeysOnly(t *testing.T) {
 				t.Fatal(err)
 			}
 			var set struct{ Keys []map[string]any }
-			if err := json.Unmarshal(k.JWKS(), &set); err != nil || len(set.Keys) != 1 {
-				t.Fatalf("%s, %v", k.JWKS(), err)
+			now := time.Now()
+			doc := k.jwks(now, time.Hour)
+			if err := json.Unmarshal(doc, &set); err != nil || len(set.Keys) != 1 {
+				t.Fatalf("%s, %v", doc, err)
 			}
 			jwk := set.Keys[0]
-			if jwk["kid"] != k.assertion.id || jwk["alg"] != string(k.assertion.alg) || jwk["use"] != "sig" {
+			if jwk["kid"] != k.assertion(now).id || jwk["alg"] != string(k.assertion(now).alg) || jwk["use"] != "sig" {
 				t.Errorf("%v", jwk)
 			}
 			for _, private := range []string{"d", "p", "q", "dp", "dq", "qi", "k"} {
@@ -223,10 +206,11 @@ func TestWhatIsDerivedFromTheSecretDiffers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if bytes.Equal(k.refresh, k.client.private.([]byte)) {
+	client := k.client(time.Now())
+	if bytes.Equal(refreshKey(k), client.private.([]byte)) {
 		t.Error("refresh tokens and access tokens have one key")
 	}
-	if strings.Contains(k.client.id, string(k.refresh)) {
+	if strings.Contains(client.id, string(refreshKey(k))) {
 		t.Error("the key id tells the key")
 	}
 }

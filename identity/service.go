@@ -62,7 +62,6 @@ type Service struct {
 	cfg         Config
 	store       Store
 	tokens      *Tokens
-	refresh     refreshCodec
 	revocations *Revocations
 	hasher      *Hasher
 	roles       Roles
@@ -71,13 +70,13 @@ type Service struct {
 	wake        chan struct{} // tells Run of a new job
 }
 
-// NewService wires a Service. keys authenticates refresh tokens.
-func NewService(cfg Config, store Store, tokens *Tokens, keys *Keyring, revocations *Revocations,
+// NewService wires a Service. The keys of tokens also authenticate refresh tokens.
+func NewService(cfg Config, store Store, tokens *Tokens, revocations *Revocations,
 	hasher *Hasher, roles Roles, mailer Mailer, log *slog.Logger) *Service {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg: cfg, store: store, tokens: tokens, refresh: refreshCodec{keys.refresh}, revocations: revocations,
+	return &Service{cfg: cfg, store: store, tokens: tokens, revocations: revocations,
 		hasher: hasher, roles: roles, mailer: mailer, log: log, wake: make(chan struct{}, 1)}
 }
 

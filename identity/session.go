@@ -87,6 +87,25 @@ func (c refreshCodec) mac(b []byte) []byte {
 	return h.Sum(nil)[:refreshMAC]
 }
 
+// encodeRefresh makes a refresh token with the secret whose term it is.
+func (t *Tokens) encodeRefresh(sessionID string, counter int64) (string, error) {
+	return t.trust.Load().keys.secret(t.cfg.Now()).refresh.encode(sessionID, counter)
+}
+
+// decodeRefresh accepts what any secret has made that is not retired.
+func (t *Tokens) decodeRefresh(token string, lifetime time.Duration) (sessionID string, counter int64, err error) {
+	now := t.cfg.Now()
+	for _, secret := range t.trust.Load().keys.secrets {
+		if secret.retired(now, lifetime) {
+			continue
+		}
+		if sessionID, counter, err = secret.refresh.decode(token); err == nil {
+			return sessionID, counter, nil
+		}
+	}
+	return "", 0, ErrTokenInvalid
+}
+
 // begin signs a user in on a new device.
 func (s *Service) begin(ctx context.Context, u User, client Client) (Grant, error) {
 	now := s.now()
@@ -126,7 +145,7 @@ func (s *Service) grant(u User, session Session, now time.Time) (Grant, error) {
 	if err != nil {
 		return Grant{}, err
 	}
-	refresh, err := s.refresh.encode(session.ID, session.Counter)
+	refresh, err := s.tokens.encodeRefresh(session.ID, session.Counter)
 	if err != nil {
 		return Grant{}, err
 	}
@@ -142,7 +161,7 @@ func (s *Service) grant(u User, session Session, now time.Time) (Grant, error) {
 // lost an answer, or two tabs, would otherwise be taken for a thief; anything
 // older was stolen, and ends the session.
 func (s *Service) Refresh(ctx context.Context, token string, client Client) (Grant, error) {
-	id, counter, err := s.refresh.decode(token)
+	id, counter, err := s.tokens.decodeRefresh(token, s.cfg.RefreshTTL)
 	if err != nil {
 		return Grant{}, err
 	}

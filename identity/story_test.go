@@ -110,7 +110,7 @@ func TestNoSecretIsLogged(t *testing.T) {
 // keyFiles reads the key directory of a world.
 func keyFiles(t *testing.T, w *world) (contents []string) {
 	t.Helper()
-	infos := w.keys.Keys()
+	infos := w.keys.Keys(w.clock.Now(), identity.Lifetimes{})
 	if len(infos) == 0 {
 		t.Fatal("no keys")
 	}

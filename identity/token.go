@@ -125,14 +125,21 @@ func NewTokens(cfg TokensConfig, keys *Keyring, revocations *Revocations) *Token
 	return t
 }
 
-// SetKeys replaces the keys. Tokens signed with a key that is no longer there
-// stop being valid.
+// SetKeys replaces the keys. What was signed with a key that is no longer there
+// stops being valid. The same keys again change nothing: what was verified need
+// not be verified anew.
 func (t *Tokens) SetKeys(keys *Keyring) {
+	if trust := t.trust.Load(); trust != nil && trust.keys.equal(keys) {
+		return
+	}
 	t.trust.Store(&trust{keys, newGenerations[*Principal](verifiedTokens)})
 }
 
-// JWKS is the document with the current public keys.
-func (t *Tokens) JWKS() []byte { return t.trust.Load().keys.JWKS() }
+// JWKS is the document with the current public keys (RFC 7517).
+func (t *Tokens) JWKS() []byte { return t.trust.Load().keys.jwks(t.cfg.Now(), t.signed()) }
+
+// signed is how long what the keys sign is valid.
+func (t *Tokens) signed() time.Duration { return Lifetimes{Access: t.cfg.AccessTTL}.signed() }
 
 // AccessTTL is the lifetime of an access token.
 func (t *Tokens) AccessTTL() time.Duration { return t.cfg.AccessTTL }
@@ -141,7 +148,7 @@ func (t *Tokens) AccessTTL() time.Duration { return t.cfg.AccessTTL }
 // than Verify takes: the user has more roles and permissions than fit.
 func (t *Tokens) Issue(u User, sessionID string, permissions []string) (string, error) {
 	now := t.cfg.Now()
-	token, err := sign(t.trust.Load().keys.client, typAccess, accessClaims{
+	token, err := sign(t.trust.Load().keys.client(now), typAccess, accessClaims{
 		RegisteredClaims: jwt.RegisteredClaims{
 			Issuer:    t.cfg.Issuer,
 			Audience:  jwt.ClaimStrings{t.cfg.Audience},
@@ -174,7 +181,7 @@ func (t *Tokens) Assert(p *Principal, audience string, permissions []string) (st
 	if p.ExpiresAt.Before(expires) {
 		expires = p.ExpiresAt
 	}
-	signed, err := sign(t.trust.Load().keys.assertion, typAssertion, assertionClaims{
+	signed, err := sign(t.trust.Load().keys.assertion(now), typAssertion, assertionClaims{
 		RegisteredClaims: jwt.RegisteredClaims{
 			Issuer:    t.cfg.Issuer,
 			Audience:  jwt.ClaimStrings{audience},
@@ -222,7 +229,7 @@ func (t *Tokens) parse(token []byte, keys *Keyring) (*Principal, error) {
 		return nil, fmt.Errorf("%w: line breaks", ErrTokenInvalid)
 	}
 	var c accessClaims
-	if _, err := t.parser.ParseWithClaims(string(token), &c, keys.verificationKey); err != nil {
+	if _, err := t.parser.ParseWithClaims(string(token), &c, func(token *jwt.Token) (any, error) { return t.verificationKey(token, keys) }); err != nil {
 		if errors.Is(err, jwt.ErrTokenExpired) {
 			return nil, ErrTokenExpired
 		}
@@ -249,7 +256,7 @@ func (t *Tokens) parse(token []byte, keys *Keyring) (*Principal, error) {
 
 // verificationKey chooses the key that a token's header names and insists that
 // the header names the key's own algorithm and our kind of token.
-func (k *Keyring) verificationKey(token *jwt.Token) (any, error) {
+func (t *Tokens) verificationKey(token *jwt.Token, keys *Keyring) (any, error) {
 	if typ, _ := token.Header["typ"].(string); typ != typAccess {
 		return nil, errors.New("not an access token")
 	}
@@ -257,9 +264,9 @@ func (k *Keyring) verificationKey(token *jwt.Token) (any, error) {
 		return nil, errors.New("critical header parameters are not understood") // RFC 7515 §4.1.11
 	}
 	kid, _ := token.Header["kid"].(string)
-	key, ok := k.byID[kid]
-	if !ok {
-		return nil, errors.New("unknown key")
+	key, err := keys.verifier(kid, t.cfg.Now(), t.signed())
+	if err != nil {
+		return nil, err
 	}
 	if token.Method.Alg() != string(key.alg) {
 		return nil, errors.New("algorithm is not the key's")

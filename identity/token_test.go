@@ -63,14 +63,14 @@ func (tt *testTokens) claims() map[string]any {
 }
 
 func (tt *testTokens) header() map[string]any {
-	return map[string]any{"alg": string(tt.keys.client.alg), "typ": typAccess, "kid": tt.keys.client.id}
+	return map[string]any{"alg": string(tt.keys.client(tt.now).alg), "typ": typAccess, "kid": tt.keys.client(tt.now).id}
 }
 
 // forge signs any header and claims with the gateway's own key, or with another.
 func (tt *testTokens) forge(t *testing.T, header, claims any, key any) string {
 	t.Helper()
 	if key == nil {
-		key = tt.keys.client.private
+		key = tt.keys.client(tt.now).private
 	}
 	part := func(v any) string {
 		b, ok := v.([]byte)
@@ -93,7 +93,7 @@ func (tt *testTokens) forge(t *testing.T, header, claims any, key any) string {
 		signature = mac.Sum(nil)
 	default:
 		var err error
-		if signature, err = tt.keys.client.method().Sign(text, key); err != nil {
+		if signature, err = tt.keys.client(tt.now).method().Sign(text, key); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -128,7 +128,7 @@ func TestTokenSaysWhoTheCallerIs(t *testing.T) {
 // The clean forgery must pass, or the others would prove nothing.
 func TestForgedTokensAreRefused(t *testing.T) {
 	tt := newTestTokens(t, EdDSA)
-	otherKey, err := generateKey(t.TempDir(), EdDSA)
+	otherKey, err := generateKey(t.TempDir(), EdDSA, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,14 +149,14 @@ func TestForgedTokensAreRefused(t *testing.T) {
 	claim := func(key string, value any) string {
 		return tt.forge(t, tt.header(), with(tt.claims(), key, value), nil)
 	}
-	public := tt.keys.client.public.(ed25519.PublicKey)
+	public := tt.keys.client(tt.now).public.(ed25519.PublicKey)
 	publicDER, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {
 		t.Fatal(err)
 	}
 	publicPEM := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: publicDER})
 	hs := func(key []byte) string {
-		return tt.forge(t, map[string]any{"alg": "HS256", "typ": typAccess, "kid": tt.keys.client.id}, tt.claims(), key)
+		return tt.forge(t, map[string]any{"alg": "HS256", "typ": typAccess, "kid": tt.keys.client(tt.now).id}, tt.claims(), key)
 	}
 	unsigned := func(alg string) string {
 		token := tt.forge(t, with(tt.header(), "alg", alg), tt.claims(), nil)
@@ -195,7 +195,7 @@ func TestForgedTokensAreRefused(t *testing.T) {
 		"typ with its full name":          header("typ", "application/at+jwt"),
 		"crit":                            header("crit", []string{"exp"}),
 		"empty crit":                      header("crit", []string{}),
-		"crit null":                       tt.forge(t, []byte(`{"alg":"EdDSA","typ":"at+jwt","kid":"`+tt.keys.client.id+`","crit":null}`), tt.claims(), nil),
+		"crit null":                       tt.forge(t, []byte(`{"alg":"EdDSA","typ":"at+jwt","kid":"`+tt.keys.client(tt.now).id+`","crit":null}`), tt.claims(), nil),
 		"another audience":                claim("aud", "tasks"),
 		"no audience":                     claim("aud", nil),
 		"empty audience":                  claim("aud", ""),

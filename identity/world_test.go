@@ -91,7 +91,7 @@ func (w *world) start() {
 	w.revocations = identity.NewRevocations(identity.RevocationConfig{}, w.store, log)
 	w.must(w.revocations.Sync(w.ctx, w.clock.Now()))
 	tokens := identity.NewTokens(identity.TokensConfig{Issuer: "https://id.example", Audience: "api", AccessTTL: accessTTL, Now: w.clock.Now}, w.keys, w.revocations)
-	w.Service = identity.NewService(w.cfg, w.store, tokens, w.keys, w.revocations, w.hasher, testRoles{}, w.mails, log)
+	w.Service = identity.NewService(w.cfg, w.store, tokens, w.revocations, w.hasher, testRoles{}, w.mails, log)
 }
 
 // replica is another gateway over the same store.

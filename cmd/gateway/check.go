@@ -83,7 +83,7 @@ func checkKeys(cfg *config.Config) error {
 	if _, err := os.Stat(cfg.Identity.Tokens.Keys); errors.Is(err, os.ErrNotExist) {
 		return nil // made at the first start
 	}
-	_, err := identity.OpenKeyring(cfg.Identity.Tokens.Keys, identity.Algorithm(cfg.Identity.Tokens.Algorithm))
+	_, err := identity.ReadKeyring(cfg.Identity.Tokens.Keys, identity.Algorithm(cfg.Identity.Tokens.Algorithm))
 	return err
 }
 
@@ -97,35 +97,6 @@ func newConfig(s *shared) *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintln(s.stdout, string(config.Schema()))
 			return err
-		},
-	})
-	return cmd
-}
-
-func newKeys(s *shared) *cobra.Command {
-	cmd := &cobra.Command{Use: "keys", Short: "About the signing keys"}
-	cmd.AddCommand(&cobra.Command{
-		Use:   "list",
-		Short: "List the keys, those that sign first",
-		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			cfg, err := s.load()
-			if err != nil {
-				return err
-			}
-			keys, err := identity.OpenKeyring(cfg.Identity.Tokens.Keys, identity.Algorithm(cfg.Identity.Tokens.Algorithm))
-			if err != nil {
-				return err
-			}
-			return s.print(keys.Keys(), func(w io.Writer) {
-				for _, k := range keys.Keys() {
-					does := "verifies"
-					if k.Signs {
-						does = "signs"
-					}
-					fmt.Fprintf(w, "%-8s  %-5s  %s  %s\n", does, k.Algorithm, k.ID, k.File)
-				}
-			})
 		},
 	})
 	return cmd

@@ -8,12 +8,14 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"portcullis/config"
 	"portcullis/gateway"
+	"portcullis/identity"
 	"portcullis/policy"
 )
 
@@ -103,6 +105,8 @@ func (r *reloader) files() []string {
 			continue
 		}
 		files = append(files, cfg.Policy.File, policy.SuiteFile(cfg.Policy.File))
+		keys, _ := filepath.Glob(filepath.Join(cfg.Identity.Tokens.Keys, "[^.]*")) // a bad pattern has no files
+		files = append(files, keys...)
 		for _, u := range cfg.Upstreams {
 			files = append(append(files, u.OpenAPI), u.TLS.Files()...)
 		}
@@ -126,6 +130,15 @@ func (r *reloader) digest() contents {
 
 // reload builds everything, then swaps one pointer.
 func (r *reloader) reload() error {
+	// Keys have to agree with nothing else: what a withdrawn one has signed is
+	// refused even while something is wrong with the policy.
+	dir, alg, _ := keysOf(r.running)
+	keys, err := identity.ReadKeyring(dir, alg)
+	if err != nil {
+		return r.settled(err)
+	}
+	r.accounts.tokens.SetKeys(keys)
+
 	next, err := r.load()
 	if err != nil {
 		return r.settled(err)

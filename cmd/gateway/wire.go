@@ -88,7 +88,7 @@ func openAccounts(ctx context.Context, cfg *config.Config, log *slog.Logger, mai
 		return nil, errors.Join(fmt.Errorf("reading revocations: %w", err), a.store.Close())
 	}
 	a.tokens = identity.NewTokens(identity.TokensConfig{Issuer: id.Tokens.Issuer, Audience: id.Tokens.Audience, AccessTTL: id.Tokens.AccessTTL}, keys, a.revocations)
-	a.service = identity.NewService(serviceConfig(id), a.store, a.tokens, keys, a.revocations, hasher, rules, mailer, log)
+	a.service = identity.NewService(serviceConfig(id), a.store, a.tokens, a.revocations, hasher, rules, mailer, log)
 	return a, nil
 }
 
