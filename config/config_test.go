@@ -55,7 +55,7 @@ func TestDefaultsAreSafe(t *testing.T) {
 		},
 		Policy: Policy{File: "testdata/policy.csv"},
 		Upstreams: map[string]Upstream{"tasks": {
-			Targets: []*url.URL{{Scheme: "http", Host: "127.0.0.1:9001"}}, Balance: "round_robin",
+			Targets: []*url.URL{{Scheme: "http", Host: "127.0.0.1:9001"}}, Balance: "round_robin", Headers: "portcullis",
 			ConnectTimeout: 2 * time.Second, HeaderTimeout: 30 * time.Second, IdleTimeout: time.Minute,
 			Health: Health{Interval: 5 * time.Second, Timeout: time.Second},
 		}},

@@ -294,6 +294,8 @@ func (g *Gateway) forward(st *State, r *request, route *route) error {
 			return err
 		}
 		out.header = append(out.header, lines...)
+	} else {
+		out.header = append(out.header, route.stranger...)
 	}
 	out.header = r.appendTrace(st, out.header)
 

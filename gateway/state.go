@@ -38,6 +38,7 @@ type UpstreamConfig struct {
 	HealthPath       string        // "": no active checks
 	HealthInterval   time.Duration
 	HealthTimeout    time.Duration
+	Headers          string // names of the identity fields: portcullis (or ""), oauth2-proxy, authelia, kong
 	OpenAPI          []byte // its API description, shown beside the gateway's
 }
 
@@ -74,6 +75,7 @@ type State struct {
 	endpoints      *endpoints
 	routes         []*route // longest path first
 	upstreams      map[string]*upstream
+	presets        map[string]preset // by upstream
 	trustedProxies []netip.Prefix
 	assertions     *assertions
 }
@@ -84,6 +86,7 @@ type route struct {
 	name     string // of the upstream
 	upstream *upstream
 	timeout  routeTimeouts
+	stranger []byte // field lines for a request of nobody
 	// nil where the route changes nothing.
 	rewriting   *rewriting
 	requestEdit *requestEdit
@@ -133,7 +136,7 @@ func CheckRoutes(routes []RouteConfig) error {
 // NewState builds a State; every problem is reported at once.
 func NewState(cfg StateConfig) (*State, error) {
 	s := &State{
-		loaded: time.Now(), policy: cfg.Policy, identity: cfg.Identity, upstreams: map[string]*upstream{},
+		loaded: time.Now(), policy: cfg.Policy, identity: cfg.Identity, upstreams: map[string]*upstream{}, presets: map[string]preset{},
 		trustedProxies: cfg.TrustedProxies, assertions: newAssertions(),
 	}
 	var errs []error
@@ -153,6 +156,9 @@ func NewState(cfg StateConfig) (*State, error) {
 			continue
 		}
 		s.upstreams[u.Name], timeouts[u.Name] = up, u.timeouts()
+		if s.presets[u.Name], err = parsePreset(u.Headers); err != nil {
+			fail("upstream %s: %w", u.Name, err)
+		}
 	}
 	for _, r := range cfg.Routes {
 		up, ok := s.upstreams[r.Upstream]
@@ -167,6 +173,7 @@ func NewState(cfg StateConfig) (*State, error) {
 		if err != nil {
 			errs = append(errs, err)
 		}
+		built.stranger = s.presets[r.Upstream].stranger()
 		s.routes = append(s.routes, built)
 	}
 	slices.SortStableFunc(s.routes, func(a, b *route) int { return len(b.Path) - len(a.Path) })

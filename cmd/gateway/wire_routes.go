@@ -24,6 +24,7 @@ func upstreamConfigs(cfg *config.Config) ([]gateway.UpstreamConfig, error) {
 			Name: name, Targets: u.Targets, LeastConnections: u.Balance == "least_connections",
 			ConnectTimeout: u.ConnectTimeout, HeaderTimeout: u.HeaderTimeout, IdleTimeout: u.IdleTimeout,
 			HealthPath: u.Health.Path, HealthInterval: u.Health.Interval, HealthTimeout: u.Health.Timeout,
+			Headers: u.Headers,
 		}
 		var err error
 		if uc.TLS, err = upstreamTLS(u.TLS); err != nil {
