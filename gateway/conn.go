@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
-	"io"
 	"net"
 	"os"
 	"sync"
@@ -14,25 +13,14 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-const (
-	// How long, and how much, a closing connection goes on reading what the
-	// client is still sending, so that the answer is not lost to a reset.
-	lingerTime = 2 * time.Second
-	lingerSize = 64 << 20
-)
-
 // errConnEnded is what the server sees when it writes to a connection whose
 // exchange was cut: there must be no second answer on it.
 var errConnEnded = errors.New("the exchange on this connection was cut")
 
-// prepareServer sets what forward relies on. Without it, answers to a client that
-// pipelines its requests could change places.
+// prepareServer sets what forward relies on.
 func prepareServer(s *fasthttp.Server) {
 	s.StreamRequestBody = true
 	s.ExpectHandler = expectContinue
-	// The server then holds back no answer of its own while the next request is
-	// there already: forward writes past it, straight to the connection.
-	s.ReduceMemoryUsage = true
 }
 
 // clientListener accepts connections as clientConns: the server that serves
@@ -65,8 +53,9 @@ type tlsClientConn struct {
 	tlsState
 }
 
-// clientConn is a client's connection as fasthttp's server sees it. It lets
-// forward do four things for which that server has no means:
+// clientConn is a client's connection as fasthttp's server sees it. It shows that
+// server one request at a time, framed by the letter (see framing), and lets
+// forward do four things for which the server has no means:
 //
 //   - write an answer to the wire itself, as the upstream wrote it and when the
 //     upstream wrote it; the server's own idea of the answer is dropped;
@@ -95,6 +84,8 @@ type clientConn struct {
 	writeIdle  time.Duration // forward's limit for a write that makes no progress
 	writeWant  time.Time     // the server's deadline for writes; zero for none
 	writeArmed time.Time     // what Conn was told
+
+	framing framing // what the server may see of what the client sends
 
 	closed  atomic.Bool
 	readErr error // why the last read failed, if it did
@@ -133,6 +124,29 @@ func (c *clientConn) Read(p []byte) (int, error) {
 		// that there is no body to be had, and the connection ends.
 		return 0, fasthttp.ErrBodyTooLarge
 	}
+	for f := &c.framing; ; {
+		if f.err != nil {
+			return 0, f.err
+		}
+		var n, kept, used int
+		var err error
+		if n = copy(p, f.pending); n > 0 {
+			kept, used = f.accept(p[:n])
+			f.pending = f.pending[used:]
+		} else {
+			n, err = c.receive(p)
+			if kept, used = f.accept(p[:n]); used < n {
+				f.pending = append([]byte(nil), p[used:n]...)
+			}
+		}
+		if kept > 0 || err != nil || len(p) == 0 {
+			return kept, err
+		}
+	}
+}
+
+// receive reads what the client sends next, before framing has looked at it.
+func (c *clientConn) receive(p []byte) (int, error) {
 	if c.pushed != nil && len(p) > 0 {
 		n := copy(p, c.pushed)
 		c.pushed = nil
@@ -281,76 +295,5 @@ func (c *clientConn) extendWrite(going bool) bool {
 // answered makes the server's answer to the request, which it will write when
 // the handler returns, disappear.
 func (c *clientConn) answered() { c.placeholder = true }
-
-// cut ends the connection in the middle of an answer. hard is for an answer
-// whose end is the end of the connection: only a reset tells the client that it
-// is not whole.
-func (c *clientConn) cut(hard bool) {
-	c.ended = true
-	c.reset = c.reset || hard
-}
-
-// Close implements net.Conn. Any goroutine may call it.
-func (c *clientConn) Close() error {
-	if c.closed.Swap(true) {
-		return nil
-	}
-	switch {
-	case c.reset:
-		// The socket before the TLS around it, which would say a proper goodbye.
-		if tcp, ok := tcpOf(c.Conn); ok {
-			_ = tcp.SetLinger(0) // best effort: the connection ends either way
-			_ = tcp.Close()
-		}
-	case c.linger:
-		c.drain()
-	}
-	return c.Conn.Close()
-}
-
-// drain closes our direction and reads until the client closes its own. Without
-// that, what the client goes on sending is answered by a reset, which makes its
-// kernel forget the answer that it has not read yet (RFC 9112 §9.6).
-func (c *clientConn) drain() {
-	if closeWrite(c.Conn) != nil || c.Conn.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
-		return
-	}
-	_, _ = io.CopyN(io.Discard, c.Conn, lingerSize) // whatever ends it, the connection is closed next
-}
-
-// lingerOnClose is for an answer that ends the connection while the client may
-// still be sending its request's body: the answer shall reach it nevertheless.
-func lingerOnClose(ctx *fasthttp.RequestCtx) {
-	if c := clientConnOf(ctx); c != nil {
-		c.linger = true
-	}
-}
-
-// closeWrite closes our direction of a connection.
-func closeWrite(conn net.Conn) error {
-	half, ok := conn.(interface{ CloseWrite() error })
-	if !ok {
-		tcp, ok := tcpOf(conn)
-		if !ok {
-			return errors.ErrUnsupported
-		}
-		half = tcp
-	}
-	return half.CloseWrite()
-}
-
-// tcpOf returns the TCP connection beneath conn and its wrappers.
-func tcpOf(conn net.Conn) (*net.TCPConn, bool) {
-	for {
-		if tcp, ok := conn.(*net.TCPConn); ok {
-			return tcp, true
-		}
-		wrapper, ok := conn.(interface{ NetConn() net.Conn })
-		if !ok {
-			return nil, false
-		}
-		conn = wrapper.NetConn()
-	}
-}
 
 func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

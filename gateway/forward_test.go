@@ -27,12 +27,12 @@ func crlf(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }
 
 // wire is one end of a connection in a test.
 type wire struct {
-	t *testing.T
+	t testing.TB
 	net.Conn
 	in *bufio.Reader
 }
 
-func newWire(t *testing.T, conn net.Conn) *wire {
+func newWire(t testing.TB, conn net.Conn) *wire {
 	t.Helper()
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Error(err)

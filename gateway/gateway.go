@@ -75,7 +75,8 @@ func New(cfg Config, state *State) *Gateway {
 	server.Handler = func(ctx *fasthttp.RequestCtx) {
 		// Fiber answers a method it does not know by itself, in its own words.
 		if method(ctx.Method()) == "" {
-			g.refuse(ctx, refuse(codeMethodUnknown, nil))
+			// What follows need not even be HTTP.
+			g.refuse(ctx, &refusal{code: codeMethodUnknown, close: true})
 			return
 		}
 		known(ctx)
@@ -212,7 +213,7 @@ func (r *request) read(st *State) error {
 	canonical, err := canonicalPath(make([]byte, 0, len(path)), path)
 	if err != nil {
 		e.path = "" // it may hold anything
-		return refuse(codePathNotCanonical, err)
+		return &refusal{code: codePathNotCanonical, cause: err, close: errors.Is(err, errPathForm)}
 	}
 	for _, c := range query {
 		if c <= ' ' || c >= 0x7f || c == '#' {
@@ -367,11 +368,14 @@ func (g *Gateway) refuse(ctx *fasthttp.RequestCtx, r *refusal) {
 }
 
 // refuseUnserved answers requests that the server could not make sense of. The
-// error quotes what the client sent, so it is neither shown nor logged.
+// error quotes what the client sent, so it is neither shown nor, but for what
+// framing says, logged.
 func (g *Gateway) refuseUnserved(c *fiber.Ctx, err error) error {
 	refused := &refusal{code: codeMalformedRequest, close: true}
 	var fe *fiber.Error
-	if errors.As(err, &fe) {
+	if conn := clientConnOf(c.Context()); conn != nil && conn.framing.err != nil {
+		refused.cause = conn.framing.err
+	} else if errors.As(err, &fe) {
 		switch fe.Code {
 		case fiber.StatusRequestHeaderFieldsTooLarge:
 			refused.code = codeHeaderTooLarge

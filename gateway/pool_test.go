@@ -431,7 +431,8 @@ func TestForwardOverTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close() })
+	first := conn
+	t.Cleanup(func() { _ = first.Close() })
 	c := newWire(t, conn)
 	for range 2 {
 		c.say("GET / HTTP/1.1\r\nHost: h\r\n\r\n")

@@ -64,18 +64,62 @@ func clientAddr(st *State, peer netip.Addr, forwardedFor []byte) netip.Addr {
 	return addr
 }
 
-// validHost accepts what can be a uri-host with a port (RFC 9110 §7.2), by its
-// characters. HTTP/1.0 may leave it out.
+// validHost accepts a uri-host with a port (RFC 9110 §7.2) in the spelling that
+// every server reads in the same way: no user information, no empty label and so no
+// trailing dot, an IPv6 address in brackets without a zone, a port without leading
+// zeros. HTTP/1.0 may leave it out.
 func validHost(host []byte) bool {
-	for _, c := range host {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		case c == '-', c == '.', c == '_', c == ':', c == '[', c == ']', c == '~':
-		default:
+	name, port := host, []byte(nil)
+	if len(host) > 0 && host[0] == '[' {
+		end := bytes.IndexByte(host, ']')
+		if end < 0 {
+			return false
+		}
+		if addr, err := netip.ParseAddr(string(host[1:end])); err != nil || !addr.Is6() || addr.Zone() != "" {
+			return false
+		}
+		name, port = nil, host[end+1:]
+	} else if colon := bytes.IndexByte(host, ':'); colon >= 0 {
+		name, port = host[:colon], host[colon:]
+		if colon == 0 {
 			return false
 		}
 	}
-	return len(host) <= 255
+	return validPort(port) && validName(name) && len(host) <= 255
+}
+
+// validPort accepts nothing, or a colon and a port.
+func validPort(port []byte) bool {
+	if len(port) == 0 {
+		return true
+	}
+	digit, n := port[1:], 0
+	if port[0] != ':' || len(digit) == 0 || len(digit) > 5 || digit[0] == '0' {
+		return false
+	}
+	for _, c := range digit {
+		if c < '0' || c > '9' {
+			return false
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n <= 1<<16-1
+}
+
+// validName accepts nothing, or labels with dots between them.
+func validName(name []byte) bool {
+	last := byte('.')
+	for _, c := range name {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case c == '-', c == '_', c == '~':
+		case c == '.' && last != '.':
+		default:
+			return false
+		}
+		last = c
+	}
+	return len(name) == 0 || last != '.'
 }
 
 // validRequestID accepts what a trusted proxy may call a request.

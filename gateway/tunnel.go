@@ -39,6 +39,7 @@ func (f *flight) tunnel() {
 		t.cut(errTunnelClosed)
 	}
 	u.mu.Unlock()
+	f.client.framing.stage = framingOpaque
 	f.ctx.HijackSetNoResponse(true)
 	f.ctx.Hijack(func(client net.Conn) {
 		bytesIn, bytesOut, err := t.run(client)

@@ -1,0 +1,88 @@
+package gateway
+
+import (
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+const (
+	// How long, and how much, a closing connection goes on reading what the
+	// client is still sending, so that the answer is not lost to a reset.
+	lingerTime = 2 * time.Second
+	lingerSize = 64 << 20
+)
+
+// cut ends the connection in the middle of an answer. hard is for an answer
+// whose end is the end of the connection: only a reset tells the client that it
+// is not whole.
+func (c *clientConn) cut(hard bool) {
+	c.ended = true
+	c.reset = c.reset || hard
+}
+
+// Close implements net.Conn. Any goroutine may call it.
+func (c *clientConn) Close() error {
+	if c.closed.Swap(true) {
+		return nil
+	}
+	switch {
+	case c.reset:
+		// The socket before the TLS around it, which would say a proper goodbye.
+		if tcp, ok := tcpOf(c.Conn); ok {
+			_ = tcp.SetLinger(0) // best effort: the connection ends either way
+			_ = tcp.Close()
+		}
+	case c.linger:
+		c.drain()
+	}
+	return c.Conn.Close()
+}
+
+// drain closes our direction and reads until the client closes its own. Without
+// that, what the client goes on sending is answered by a reset, which makes its
+// kernel forget the answer that it has not read yet (RFC 9112 §9.6).
+func (c *clientConn) drain() {
+	if closeWrite(c.Conn) != nil || c.Conn.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, c.Conn, lingerSize) // whatever ends it, the connection is closed next
+}
+
+// lingerOnClose is for an answer that ends the connection while the client may
+// still be sending its request's body: the answer shall reach it nevertheless.
+func lingerOnClose(ctx *fasthttp.RequestCtx) {
+	if c := clientConnOf(ctx); c != nil {
+		c.linger = true
+	}
+}
+
+// closeWrite closes our direction of a connection.
+func closeWrite(conn net.Conn) error {
+	half, ok := conn.(interface{ CloseWrite() error })
+	if !ok {
+		tcp, ok := tcpOf(conn)
+		if !ok {
+			return errors.ErrUnsupported
+		}
+		half = tcp
+	}
+	return half.CloseWrite()
+}
+
+// tcpOf returns the TCP connection beneath conn and its wrappers.
+func tcpOf(conn net.Conn) (*net.TCPConn, bool) {
+	for {
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			return tcp, true
+		}
+		wrapper, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nil, false
+		}
+		conn = wrapper.NetConn()
+	}
+}
