@@ -1,5 +1,7 @@
 package gateway
 
+import "fmt"
+
 // What can be asked of the gateway without running one.
 
 // Endpoint is one of the gateway's own endpoints.
@@ -22,10 +24,19 @@ func Endpoints(prefix string) ([]Endpoint, error) {
 	return all, nil
 }
 
-// CanonicalPath decodes the path of a request target, without its query, as a
-// request's would be for the policy. It fails for a path that a request is
-// refused for.
+// CanonicalPath decodes a path, without query, as a request's would be for the
+// policy. What cannot stand in a request as it is (spaces, letters beyond ASCII)
+// is encoded first, as browsers do. It fails for a path that a request is refused
+// for.
 func CanonicalPath(path string) (string, error) {
-	decoded, err := canonicalPath(nil, []byte(path))
+	var target []byte
+	for i := range len(path) {
+		if c := path[i]; c == '/' || c == '%' || pathByte(c) {
+			target = append(target, c)
+		} else {
+			target = fmt.Appendf(target, "%%%02X", c)
+		}
+	}
+	decoded, err := canonicalPath(nil, target)
 	return string(decoded), err
 }

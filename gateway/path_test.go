@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -126,4 +127,45 @@ func FuzzCanonicalPath(f *testing.F) {
 			t.Fatalf("%q: decodes to %q", path, once)
 		}
 	})
+}
+
+// What tools ask about is what a client could have typed.
+func TestCanonicalPathOfWhatSomebodyTypes(t *testing.T) {
+	for _, c := range []struct{ typed, want string }{
+		{"/tasks/9", "/tasks/9"},
+		{"/a%20b", "/a b"},
+		{"/a b", "/a b"},
+		{"/tä", "/tä"},
+		{"/t%C3%A4", "/tä"},
+		{"/a%2fb", ""},
+		{"/a\\b", ""},
+		{"/a;b", ""},
+		{"/a\x00", ""},
+		{"/a%", ""},
+		{"/a/../b", ""},
+		{"tasks", ""},
+		{"", ""},
+	} {
+		got, err := CanonicalPath(c.typed)
+		if got != c.want || (err != nil) != (c.want == "") {
+			t.Errorf("%q: %q, %v", c.typed, got, err)
+		}
+	}
+}
+
+func TestEndpointsAreBelowThePrefix(t *testing.T) {
+	for _, prefix := range []string{"/auth", "/a/b", ""} {
+		all, err := Endpoints(prefix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []Endpoint{{"POST", prefix + "/login"}, {"GET", jwksPath}, {"PATCH", prefix + "/users/:id"}, {"GET", prefix + "/docs"}} {
+			if !slices.Contains(all, want) {
+				t.Errorf("prefix %q: %v is missing", prefix, want)
+			}
+		}
+	}
+	if _, err := Endpoints("/a/"); err == nil {
+		t.Error("no error for a prefix that is none")
+	}
 }

@@ -197,15 +197,18 @@ func (x *explainer) grantsFor(who string) []Change {
 		return nil
 	}
 	gains := make(map[subjectID]int) // what the allow rules of a subject weigh
+	denials := make(map[subjectID]bool)
 	for i := range x.rules {
-		if r := &x.rules[i]; !r.deny {
+		if r := &x.rules[i]; r.deny {
+			denials[r.subject] = true
+		} else {
 			gains[r.subject] += weight(r.methods, x.pattern(r))
 		}
 	}
 	is := x.subjectTest()
 	var found []Change
 	for _, group := range groups {
-		if x.bringsDenial(group) || x.closesCircle(who, group) {
+		if x.bringsDenials(who, group, denials) || x.closesCircle(who, group) {
 			continue
 		}
 		c := Change{Edits: []Edit{{Action: AddLine, New: fmt.Sprintf("g, %s, %s", who, x.subjects.names[group])}}}
@@ -229,10 +232,16 @@ func (x *explainer) everybodyNamed(name string) string {
 	return "whoever is " + name
 }
 
-// bringsDenial reports whether who becomes the group is denied the request.
-func (x *explainer) bringsDenial(group subjectID) bool {
-	is := x.subjectTest()
-	return slices.ContainsFunc(x.matches, func(r *rule) bool { return r.deny && x.subjects.is(group, r.subject) && !is(r.subject) })
+// bringsDenials reports whether who becomes the group is denied anything by it: a
+// change that is to allow something must not take away something else.
+func (x *explainer) bringsDenials(who string, group subjectID, denials map[subjectID]bool) bool {
+	id, known := x.subjects.ids[who]
+	for _, subject := range append([]subjectID{group}, x.subjects.inherits(group)...) {
+		if denials[subject] && !(known && x.subjects.is(id, subject)) {
+			return true
+		}
+	}
+	return false
 }
 
 func (x *explainer) closesCircle(who string, group subjectID) bool {

@@ -47,6 +47,20 @@ func (s Served) String() string {
 	return fmt.Sprintf("the %s %s %s", s.What, strings.Join(methods, "|"), s.Path)
 }
 
+// ServedBy says what answers a request. Endpoints go before routes, and of these
+// the one with the longest path.
+func (around Surroundings) ServedBy(method, path string) (by Served, ok bool) {
+	for _, s := range around.Served {
+		if !matches(s.Pattern(), path) || s.Methods != nil && !slices.Contains(s.Methods, method) {
+			continue
+		}
+		if !ok || by.Prefix && (!s.Prefix || len(s.Path) > len(by.Path)) {
+			by, ok = s, true
+		}
+	}
+	return by, ok
+}
+
 // methodsOf are the methods that something answers.
 func (t *methodTable) methodsOf(s Served) methodSet {
 	if s.Methods == nil {

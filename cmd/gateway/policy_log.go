@@ -1,0 +1,80 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"portcullis/policy"
+)
+
+// logFlag is where a command reads decisions.
+type logFlag struct{ files []string }
+
+func (l *logFlag) register(cmd *cobra.Command, use string) {
+	cmd.Flags().StringArrayVar(&l.files, "log", nil, use+"; - is standard input; may be repeated")
+}
+
+var errNoLog = errors.New("there is no decision log: name one with --log")
+
+// records reads decision logs one after the other. Lines that hold no record are
+// yielded as problems; any other error is the last.
+func (s *shared) records(files []string) iter.Seq2[policy.Record, error] {
+	return func(yield func(policy.Record, error) bool) {
+		for _, name := range files {
+			var problem policy.Problem
+			for r, err := range s.recordsOf(name) {
+				if !yield(r, err) || err != nil && !errors.As(err, &problem) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (s *shared) recordsOf(name string) iter.Seq2[policy.Record, error] {
+	if name == "-" {
+		return policy.ReadRecords("standard input", s.stdin)
+	}
+	return func(yield func(policy.Record, error) bool) {
+		file, err := os.Open(name)
+		if err != nil {
+			yield(policy.Record{}, fmt.Errorf("reading decisions: %w", err))
+			return
+		}
+		defer func() { _ = file.Close() }() // it was only read
+		policy.ReadRecords(name, file)(yield)
+	}
+}
+
+// badLines keeps what is wrong with logs: all of it is counted, and some shown.
+type badLines struct {
+	Count int      `json:"count"`
+	First []string `json:"first,omitempty"`
+}
+
+// note keeps a problem with a line; false if err is another one.
+func (b *badLines) note(err error) bool {
+	var p policy.Problem
+	if !errors.As(err, &p) {
+		return false
+	}
+	const shown = 5
+	if b.Count++; len(b.First) < shown {
+		b.First = append(b.First, p.String())
+	}
+	return true
+}
+
+func (b *badLines) show(w io.Writer) {
+	for _, line := range b.First {
+		fmt.Fprintln(w, line)
+	}
+	if n := b.Count - len(b.First); n > 0 {
+		fmt.Fprintf(w, "and %d more lines that hold no record\n", n)
+	}
+}
