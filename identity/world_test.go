@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -45,7 +46,7 @@ var here = identity.Client{IP: "192.0.2.1", UserAgent: "test", RequestID: "req-1
 
 func newWorld(t *testing.T, change ...func(*identity.Config)) *world {
 	t.Helper()
-	dir := t.TempDir()
+	dir := inMemory(t)
 	keys, err := identity.OpenKeyring(filepath.Join(dir, "keys"), identity.EdDSA)
 	if err != nil {
 		t.Fatal(err)
@@ -82,6 +83,19 @@ func newWorld(t *testing.T, change ...func(*identity.Config)) *world {
 	}
 	w.start()
 	return w
+}
+
+// inMemory is a temporary directory without a disk, where there is such a thing.
+// A store waits for the disk at each write; what that is good for is tested in
+// its own package, and here it would be most of the time.
+func inMemory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "portcullis-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // start makes the service, as the start of a gateway does.
