@@ -14,10 +14,10 @@ VULNDB ?= https://vuln.go.dev
 # The race detector needs a C compiler, and Go says 0 here where there is none.
 RACE = $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 
-.PHONY: help run build test lint fuzz bench bench-record microbench cover vuln mongo mongo-stop
+.PHONY: help run build test lint fuzz bench bench-record bench-accounts microbench cover vuln mongo mongo-stop
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Each of the two has a process group of its own, so that Ctrl-C reaches this
 # shell only, which then asks both to stop, once.
@@ -65,6 +65,9 @@ bench-record: build ## the same, kept: cmd/bench/result.json and .svg, and the t
 
 microbench: ## every Go benchmark
 	go test -run '^$$' -bench . -benchmem ./...
+
+bench-accounts: ## what a login costs the store with few users and with very many; against MongoDB, too, when MONGODB_URI is set
+	BENCH_ACCOUNTS=1 go test -run '^$$' -bench AccountsGrow -benchtime 1x -timeout 3h ./identity/boltstore ./identity/mongostore
 
 cover: ## the part of the code that tests run, and bin/cover.html
 	@mkdir -p bin

@@ -24,7 +24,7 @@ import (
 const slack = 2 * time.Second
 
 // server returns the options that connect to the server to test against.
-func server(t *testing.T) *options.ClientOptions {
+func server(t testing.TB) *options.ClientOptions {
 	t.Helper()
 	uri := os.Getenv("MONGODB_URI")
 	if uri == "" {
@@ -42,7 +42,7 @@ func server(t *testing.T) *options.ClientOptions {
 
 // newDatabase returns a name that no test used before, and drops the database
 // of that name when the test ends.
-func newDatabase(t *testing.T) string {
+func newDatabase(t testing.TB) string {
 	t.Helper()
 	opts := server(t)
 	name := fmt.Sprintf("portcullis_test_%d_%s", time.Now().UnixNano(), bson.NewObjectID().Hex()[18:])
@@ -60,7 +60,7 @@ func newDatabase(t *testing.T) string {
 	return name
 }
 
-func openFor(t *testing.T, opts *options.ClientOptions, database string) *Store {
+func openFor(t testing.TB, opts *options.ClientOptions, database string) *Store {
 	t.Helper()
 	s, err := open(t.Context(), opts, database)
 	if err != nil {
