@@ -36,6 +36,9 @@ func checkIdentity(id *Identity, wrong complain) {
 		if slices.Contains(id.AdminRoles, role) {
 			wrong("identity.default_roles", "would make everybody who registers an administrator", "identity.admin_roles")
 		}
+		if id.SuperRole != "" && role == id.SuperRole {
+			wrong("identity.default_roles", "would make everybody who registers an administrator of every tenant", "identity.super_role")
+		}
 	}
 	if id.Tokens.RefreshTTL <= id.Tokens.AccessTTL {
 		wrong("identity.tokens.refresh_ttl", "must be more than access_ttl", "identity.tokens.access_ttl")

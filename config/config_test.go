@@ -40,6 +40,7 @@ func TestDefaultsAreSafe(t *testing.T) {
 			Store:        Store{File: "testdata/data/identity.db"},
 			Registration: "open",
 			AdminRoles:   []string{"admin"},
+			SuperRole:    "superadmin",
 			SessionTTL:   720 * time.Hour,
 			Password:     Password{Hash: "bcrypt", Cost: 12, MinLength: 8, Workers: 0, Queue: 64},
 			Tokens: Tokens{

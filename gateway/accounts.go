@@ -115,38 +115,61 @@ func login(ctx context.Context, c *call) error {
 	if err := required("username", in.Username, "password", in.Password); err != nil {
 		return err
 	}
+	cookies, err := c.cookieMode()
+	if err == nil && cookies {
+		err = c.checkOrigin(c.st) // or another site signs a browser in as somebody else
+	}
+	if err != nil {
+		return err
+	}
 	grant, err := c.st.identity.Login(ctx, in.Username, in.Password, c.client())
 	if err != nil {
 		return err
 	}
-	c.event.userID, c.event.sessionID = grant.User.ID, grant.SessionID
-	return c.reply(http.StatusOK, newTokenBody(grant))
+	return c.replyTokens(grant, cookies)
 }
 
 func refresh(ctx context.Context, c *call) error {
+	cookies, err := c.cookieMode()
+	if err != nil {
+		return err
+	}
+	var token string
+	if cookies {
+		token, err = c.refreshCookie()
+	} else {
+		token, err = c.refreshToken()
+	}
+	if err != nil {
+		return c.refreshRefusal(err, cookies)
+	}
+	grant, err := c.st.identity.Refresh(ctx, token, c.client())
+	if err != nil {
+		return c.refreshRefusal(err, cookies)
+	}
+	return c.replyTokens(grant, cookies)
+}
+
+// refreshToken reads the refresh token of the body.
+func (c *call) refreshToken() (string, error) {
 	var in struct {
 		RefreshToken string `json:"refresh_token"`
 	}
 	if err := c.decode(&in); err != nil {
-		return err
+		return "", err
 	}
-	if err := required("refresh_token", in.RefreshToken); err != nil {
-		return err
-	}
-	grant, err := c.st.identity.Refresh(ctx, in.RefreshToken, c.client())
-	if err != nil {
-		return refreshRefusal(err)
-	}
-	c.event.userID, c.event.sessionID = grant.User.ID, grant.SessionID
-	return c.reply(http.StatusOK, newTokenBody(grant))
+	return in.RefreshToken, required("refresh_token", in.RefreshToken)
 }
 
 // refreshRefusal tells a bad refresh token from a bad access token, which have
-// the same cause and another way out.
-func refreshRefusal(err error) error {
+// the same cause and another way out. Cookies that are worth nothing are taken away.
+func (c *call) refreshRefusal(err error, cookies bool) error {
 	r := asRefusal(err)
 	if r.code == codeInvalidToken {
 		r.code = codeInvalidRefresh
+	}
+	if cookies && r.code == codeInvalidRefresh {
+		r.setCookie = c.st.cookies.cleared()
 	}
 	return r
 }
@@ -162,6 +185,11 @@ func logout(ctx context.Context, c *call) error {
 	}
 	if err := c.st.identity.Logout(ctx, p, scope, c.client()); err != nil {
 		return err
+	}
+	if c.header.cookieCaller && scope != identity.LogoutOthers {
+		for _, cookie := range c.st.cookies.cleared() {
+			c.ctx.Response.Header.Add("Set-Cookie", cookie)
+		}
 	}
 	return c.done()
 }
@@ -220,6 +248,9 @@ func getMe(ctx context.Context, c *call) error {
 	u, err := c.st.identity.Me(ctx, p)
 	if err != nil {
 		return err
+	}
+	if c.header.cookieCaller { // a page that was loaded anew has forgotten it
+		c.ctx.Response.Header.Set(fieldCSRFToken, c.st.identity.CSRFToken(p.SessionID))
 	}
 	return c.reply(http.StatusOK, newUserBody(u))
 }

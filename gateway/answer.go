@@ -155,10 +155,13 @@ func (a *answerHead) field(name, value []byte) (bool, error) {
 			return false, nil
 		}
 		return !equalFold(name, "trailer"), nil // trailers are not passed on
-	case len("Connection"): // and Keep-Alive
+	case len("Connection"): // and Keep-Alive, Set-Cookie
 		if equalFold(name, "connection") {
 			a.listConnection(value)
 			return false, nil
+		}
+		if equalFold(name, "set-cookie") {
+			return !setsOwnCookie(value), nil
 		}
 		return !equalFold(name, "keep-alive"), nil
 	case len("Content-Length"):

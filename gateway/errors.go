@@ -29,6 +29,7 @@ const (
 	codeInvalidCredentials code = "invalid_credentials"
 	codeInvalidRefresh     code = "invalid_refresh_token"
 	codeForbidden          code = "forbidden"
+	codeCSRFFailed         code = "csrf_failed"
 	codeAccountDisabled    code = "account_disabled"
 	codeRoleNotAllowed     code = "role_not_allowed"
 	codeRegistrationClosed code = "registration_closed"
@@ -73,6 +74,7 @@ func problemTypes() []problemType {
 		{codeInvalidCredentials, 401, "Username or password is wrong."},
 		{codeInvalidRefresh, 401, "The refresh token is not valid (any more): sign in again."},
 		{codeForbidden, 403, "The policy does not allow this to you."},
+		{codeCSRFFailed, 403, "Another site may have sent this: with cookies, it takes an allowed Origin and, to change something, X-CSRF-Token."},
 		{codeAccountDisabled, 403, "The account is disabled: ask an administrator."},
 		{codeRoleNotAllowed, 403, "Only an administrator may give that."},
 		{codeRegistrationClosed, 403, "Registration is closed: ask an administrator for an account."},
@@ -125,6 +127,7 @@ type refusal struct {
 	fields     []fieldProblem
 	retryAfter time.Duration // for 429 and 503
 	allow      string        // for 405
+	setCookie  []string      // values of Set-Cookie fields
 	cause      error         // for the log alone
 	close      bool          // the connection cannot be trusted any further
 }
@@ -193,6 +196,9 @@ func writeRefusal(ctx *fasthttp.RequestCtx, r *refusal, requestID string) int {
 			wait = defaultRetryAfter
 		}
 		h.Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
+	}
+	for _, cookie := range r.setCookie {
+		h.Add("Set-Cookie", cookie)
 	}
 	if r.close {
 		ctx.SetConnectionClose()

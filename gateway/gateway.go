@@ -161,6 +161,9 @@ func (g *Gateway) road(r *request) error {
 			return err
 		}
 	}
+	if err := r.checkForgery(st); err != nil {
+		return err
+	}
 	if err := r.decide(st); err != nil {
 		return err
 	}
@@ -230,12 +233,9 @@ func (r *request) read(st *State) error {
 // authenticate finds out who is calling, from memory. A stranger is fine; a token
 // that does not hold is not.
 func (r *request) authenticate(st *State) error {
-	if r.header.authorization == nil {
-		return nil
-	}
-	scheme, token, ok := bytes.Cut(r.header.authorization, []byte{' '})
-	if !ok || !bytes.EqualFold(scheme, []byte("Bearer")) {
-		return refuse(codeInvalidToken, errors.New("not a Bearer token"))
+	token, err := r.token(st)
+	if token == nil || err != nil {
+		return err
 	}
 	p, err := st.identity.Tokens().Verify(token)
 	if err != nil {
@@ -244,6 +244,24 @@ func (r *request) authenticate(st *State) error {
 	r.principal = p
 	r.event.userID, r.event.sessionID, r.event.tenant = p.UserID, p.SessionID, p.Tenant
 	return nil
+}
+
+// token is the access token that the client sent; nil if it sent none. A cookie
+// only counts where there is no Authorization field.
+func (r *request) token(st *State) ([]byte, error) {
+	if !r.header.authorizes && r.header.cookies != nil {
+		token, err := findCookie(r.header.cookies, st.cookies.name(accessCookie))
+		r.header.cookieCaller = token != nil
+		return token, err
+	}
+	if r.header.authorization == nil {
+		return nil, nil
+	}
+	scheme, token, ok := bytes.Cut(r.header.authorization, []byte{' '})
+	if !ok || !bytes.EqualFold(scheme, []byte("Bearer")) {
+		return nil, refuse(codeInvalidToken, errors.New("not a Bearer token"))
+	}
+	return token, nil
 }
 
 // decide asks the policy. A stranger who may not is asked to sign in: whether
@@ -271,7 +289,7 @@ func (g *Gateway) forward(st *State, r *request, route *route) error {
 	out := &outbound{
 		method: r.method, target: r.target, host: string(r.header.host),
 		timeout: route.timeout, maxBody: route.MaxBody, edit: route.answerEdit,
-		answerHeader: appendField(nil, fieldRequestID, e.requestID),
+		answerHeader: r.answerHeader(),
 		done: func(_, bytesOut int64, err error) { // of an upgraded connection
 			e.bytesOut, e.cause = bytesOut, err
 			g.recorder.record(e)
@@ -312,6 +330,15 @@ func (g *Gateway) forward(st *State, r *request, route *route) error {
 		return upstreamRefusal(err)
 	}
 	return nil
+}
+
+// answerHeader is what the gateway adds to an upstream's answer.
+func (r *request) answerHeader() []byte {
+	h := appendField(nil, fieldRequestID, r.event.requestID)
+	if r.header.cookieCaller { // caches know what Authorization means, and nothing of our cookies
+		h = appendField(h, "Vary", "Cookie")
+	}
+	return h
 }
 
 // appendTrace writes where the request came from and how to find it again.

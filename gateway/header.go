@@ -41,6 +41,8 @@ const (
 	classRequestID   // reserved, and believed when it comes from a trusted proxy
 	classTraceparent // reserved, and continued when it is well formed
 	classForwardedFor
+	classCookie    // forwarded without the cookies that are ours
+	classCSRFToken // forwarded unless it was for us
 )
 
 // longestClassified is the length of the longest name in classOf.
@@ -77,6 +79,10 @@ func classOf(folded []byte) fieldClass {
 		return classTraceparent
 	case "x-forwarded-for":
 		return classForwardedFor
+	case "cookie":
+		return classCookie
+	case "x-csrf-token":
+		return classCSRFToken
 
 	// This gateway's own.
 	case "x-user-id", "x-user-name", "x-user-email", "x-user-roles", "x-user-permissions",
@@ -174,6 +180,10 @@ type clientHeader struct {
 	traceparent   []byte
 	forwardedFor  []byte // all lines, joined with ", "
 
+	authorizes   bool     // there is an Authorization field, if an empty one
+	cookies      [][]byte // the Cookie fields that hold cookies of ours
+	cookieCaller bool     // the caller is whom those prove; see authenticate
+
 	connection    [][]byte // field names that Connection lists
 	upgradeListed bool     // Connection lists "upgrade"
 	chunked       bool
@@ -206,7 +216,7 @@ func (h *clientHeader) read(raw []byte, http11 bool) error {
 			h.host = value
 			hosts++
 		case classAuthorization:
-			h.authorization = value
+			h.authorization, h.authorizes = value, true
 			authorizations++
 		case classContentLength:
 			if h.contentLength || !digits(value) {
@@ -226,6 +236,10 @@ func (h *clientHeader) read(raw []byte, http11 bool) error {
 			h.requestID = value
 		case classTraceparent:
 			h.traceparent = value
+		case classCookie:
+			if holdsOwnCookie(value) {
+				h.cookies = append(h.cookies, value)
+			}
 		case classForwardedFor:
 			if h.forwardedFor != nil {
 				h.forwardedFor = append(append(bytes.Clone(h.forwardedFor), ", "...), value...)
@@ -266,7 +280,7 @@ func (h *clientHeader) listConnection(value []byte) {
 // to say. It expects a block that read has accepted.
 func (h *clientHeader) appendForwardable(dst, raw []byte, passAuthorization bool) []byte {
 	for len(raw) > 0 {
-		name, _, rest, err := nextField(raw)
+		name, value, rest, err := nextField(raw)
 		if err != nil || name == nil {
 			break
 		}
@@ -275,6 +289,17 @@ func (h *clientHeader) appendForwardable(dst, raw []byte, passAuthorization bool
 		var buf [longestClassified]byte
 		switch classOf(fold(&buf, name)) {
 		case classEndToEnd:
+		case classCookie:
+			if len(h.cookies) > 0 {
+				if !h.named(name) {
+					dst = appendOtherCookies(dst, name, value)
+				}
+				continue
+			}
+		case classCSRFToken:
+			if h.cookieCaller {
+				continue
+			}
 		case classAuthorization:
 			if !passAuthorization || !exact(name, buf[:len(name)]) {
 				continue

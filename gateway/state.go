@@ -23,6 +23,7 @@ type StateConfig struct {
 	Upstreams      []UpstreamConfig
 	Routes         []RouteConfig
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For and X-Request-Id are believed
+	Cookies        CookieConfig
 }
 
 // UpstreamConfig is a service behind the gateway. Its name is the audience of
@@ -78,6 +79,7 @@ type State struct {
 	presets        map[string]preset // by upstream
 	trustedProxies []netip.Prefix
 	assertions     *assertions
+	cookies        CookieConfig
 }
 
 // route is a RouteConfig with its upstream found.
@@ -137,7 +139,7 @@ func CheckRoutes(routes []RouteConfig) error {
 func NewState(cfg StateConfig) (*State, error) {
 	s := &State{
 		loaded: time.Now(), policy: cfg.Policy, identity: cfg.Identity, upstreams: map[string]*upstream{}, presets: map[string]preset{},
-		trustedProxies: cfg.TrustedProxies, assertions: newAssertions(),
+		trustedProxies: cfg.TrustedProxies, assertions: newAssertions(), cookies: cfg.Cookies,
 	}
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }

@@ -50,6 +50,7 @@ type signingKey struct {
 // masterSecret is what everything symmetric is derived from.
 type masterSecret struct {
 	refresh refreshCodec
+	csrf    csrfCodec
 	client  *signingKey // HS256
 	term
 }
@@ -277,6 +278,10 @@ func newMasterSecret(secret []byte, t term) (*masterSecret, error) {
 	if err != nil {
 		return nil, fmt.Errorf("deriving the refresh key: %w", err)
 	}
+	csrf, err := hkdf.Key(sha256.New, secret, nil, "portcullis CSRF token v1", 32)
+	if err != nil {
+		return nil, fmt.Errorf("deriving the CSRF key: %w", err)
+	}
 	key, err := hkdf.Key(sha256.New, secret, nil, "portcullis client token HS256 v1", 32)
 	if err != nil {
 		return nil, fmt.Errorf("deriving the HS256 key: %w", err)
@@ -286,7 +291,7 @@ func newMasterSecret(secret []byte, t term) (*masterSecret, error) {
 		return nil, fmt.Errorf("deriving the HS256 key id: %w", err)
 	}
 	client := &signingKey{id: "hs256-" + hex.EncodeToString(id), alg: HS256, private: key, public: key, term: t}
-	return &masterSecret{refresh: refreshCodec{refresh}, client: client, term: t}, nil
+	return &masterSecret{refresh: refreshCodec{refresh}, csrf: csrfCodec{csrf}, client: client, term: t}, nil
 }
 
 // method is golang-jwt's name for the key's algorithm.

@@ -90,7 +90,7 @@ func newWorld(t *testing.T, change ...func(*identity.Config)) *world {
 // its own package, and here it would be most of the time.
 func inMemory(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "portcullis-test-")
+	dir, err := os.MkdirTemp("/dev/shm", "portcullis-test-") //nolint:usetesting // TempDir is on a disk
 	if err != nil {
 		return t.TempDir()
 	}

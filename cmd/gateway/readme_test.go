@@ -39,18 +39,18 @@ func TestReadmeRoad(t *testing.T) {
 	}
 	dir := t.TempDir()
 	edge, operators, tasks := freeAddr(t), freeAddr(t), freeAddr(t)
+	proxy := newDescribedProxy("http://" + edge)
+	t.Cleanup(func() { proxy.finish(func(problem string) { t.Error(problem) }) })
 	env := append(os.Environ(),
 		"GATEWAY_LISTEN="+edge, "GATEWAY_ADMIN_LISTEN="+operators, "GATEWAY_UPSTREAMS_TASKS_TARGETS=http://"+tasks,
 		"GATEWAY_IDENTITY_STORE=file:"+filepath.Join(dir, "identity.db"), "GATEWAY_IDENTITY_TOKENS_KEYS="+filepath.Join(dir, "keys"),
-		"GATEWAY_IDENTITY_PASSWORD_COST=4",
+		"GATEWAY_IDENTITY_PASSWORD_COST=4", "GATEWAY_IDENTITY_COOKIES_ORIGINS="+proxy.URL,
 		"TASKS_LISTEN="+tasks, "TASKS_STORE=file:"+filepath.Join(dir, "tasks.db"), "TASKS_JWKS=http://"+edge+jwksPath)
 	var log lockedBuffer
 	background(t, env, &log, "taskmanager")
 	background(t, env, &log, "gateway", "serve", "-c", "../../gateway.yaml", "--create-admin")
 	password := waitFor(t, &log, `password +(\S+)`)
 	waitFor(t, &log, `serving`)
-	proxy := newDescribedProxy("http://" + edge)
-	t.Cleanup(func() { proxy.finish(func(problem string) { t.Error(problem) }) })
 
 	// What a reader does by hand: the token of the mail goes into RESET.
 	script, afterMail, ok := strings.Cut(block[1], "RESET=the-token-in-the-link\n")

@@ -97,7 +97,7 @@ func serviceConfig(id config.Identity) identity.Config {
 		Registration: id.Registration == "open",
 		DefaultRoles: id.DefaultRoles,
 		AdminRoles:   id.AdminRoles,
-		SuperRole:    "superadmin",
+		SuperRole:    id.SuperRole,
 		Passwords:    identity.PasswordRules{MinLength: id.Password.MinLength},
 		RefreshTTL:   id.Tokens.RefreshTTL,
 		RefreshGrace: id.Tokens.RefreshGrace,
@@ -183,6 +183,7 @@ func buildState(cfg *config.Config, a *accounts, rules *policy.Policy) (*gateway
 		Identity:       a.service.With(serviceConfig(cfg.Identity), rules),
 		Prefix:         cfg.Identity.Prefix,
 		TrustedProxies: cfg.TrustedProxies,
+		Cookies:        cookieConfig(cfg.Identity),
 	}
 	var err error
 	if sc.Upstreams, err = upstreamConfigs(cfg); err != nil {

@@ -118,7 +118,7 @@ func newGrowing(b *testing.B, of Sized) *growing {
 	g.service = identity.NewService(identity.Config{
 		AdminRoles: []string{"admin"}, RefreshTTL: time.Hour, SessionTTL: time.Hour, AuditTTL: time.Hour,
 		LoginLimit: identity.Limit{Attempts: 1000, Window: time.Hour},
-	}, g, tokens, keys, revocations, hasher, noRoles{}, nil, log)
+	}, g, tokens, revocations, hasher, noRoles{}, nil, log)
 	return g
 }
 
