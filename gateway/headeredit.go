@@ -27,7 +27,11 @@ type requestEdit struct {
 func newRequestEdit(h HeaderEdit) (*requestEdit, error) {
 	names, lines, err := h.check(func(name string) bool {
 		var buf [longestClassified]byte
-		return classOf(fold(&buf, []byte(name))) != classEndToEnd
+		switch classOf(fold(&buf, []byte(name))) {
+		case classEndToEnd, classCookie, classCSRFToken:
+			return false
+		}
+		return true
 	})
 	if err != nil || len(names) == 0 {
 		return nil, err
