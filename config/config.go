@@ -31,6 +31,7 @@ import (
 type Config struct {
 	Listen          string              `yaml:"listen" format:"address" default:":8080" doc:"where clients connect"`
 	ShutdownTimeout time.Duration       `yaml:"shutdown_timeout" default:"30s" min:"1s" max:"1h" doc:"how long requests under way may take to end once the gateway is told to stop"`
+	DrainDelay      time.Duration       `yaml:"drain_delay" default:"0s" min:"0s" max:"10m" doc:"how long the gateway, told to stop, is not ready but still accepts connections, so that balancers notice; longer than their checks take"`
 	Admin           Admin               `yaml:"admin"`
 	TrustedProxies  []netip.Prefix      `yaml:"trusted_proxies" doc:"peers whose X-Forwarded-For and X-Forwarded-Proto are believed"`
 	Log             Log                 `yaml:"log"`

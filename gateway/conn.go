@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -24,17 +25,27 @@ func prepareServer(s *fasthttp.Server) {
 }
 
 // clientListener accepts connections as clientConns: the server that serves
-// forward has to listen through one. It goes outermost, around TLS.
-type clientListener struct{ net.Listener }
+// forward has to listen through one (clients.listen).
+type clientListener struct {
+	net.Listener
+	clients *clients
+	once    sync.Once
+	err     error
+}
 
-func newClientListener(ln net.Listener) net.Listener { return clientListener{ln} }
+// Close implements net.Listener, as often as it is called.
+func (l *clientListener) Close() error {
+	l.once.Do(func() { l.err = l.Listener.Close() })
+	return l.err
+}
 
-func (l clientListener) Accept() (net.Conn, error) {
+func (l *clientListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	c := &clientConn{Conn: conn, writeIdle: defaultIdleTimeout}
+	c := &clientConn{Conn: conn, clients: l.clients, writeIdle: defaultIdleTimeout}
+	l.clients.add(c)
 	if t, ok := conn.(tlsState); ok {
 		c.tls = true
 		return &tlsClientConn{clientConn: c, tlsState: t}, nil
@@ -72,7 +83,8 @@ type tlsClientConn struct {
 // noted.
 type clientConn struct {
 	net.Conn
-	tls bool
+	clients *clients
+	tls     bool
 
 	// What the server was told to do with its next write or read.
 	placeholder bool // the next write is an answer that forward has given already
@@ -89,8 +101,12 @@ type clientConn struct {
 
 	closed  atomic.Bool
 	readErr error // why the last read failed, if it did
+	began   bool  // some of a request has come that is not answered yet
+	left    bool  // it was closed for being idle
 
-	mu        sync.Mutex // guards what follows: the watch and abortRead are other goroutines
+	mu        sync.Mutex // guards what follows: the watch, abortRead and leave are other goroutines
+	leaving   bool       // to be closed when idle
+	tunnel    *tunnel    // what it was upgraded to
 	readWant  time.Time
 	readArmed time.Time
 	readIdle  time.Duration // if set, readWant moves on by it as long as bytes come
@@ -139,6 +155,7 @@ func (c *clientConn) Read(p []byte) (int, error) {
 				f.pending = append([]byte(nil), p[used:n]...)
 			}
 		}
+		c.began = c.began || n > 0
 		if kept > 0 || err != nil || len(p) == 0 {
 			return kept, err
 		}
@@ -160,10 +177,16 @@ func (c *clientConn) receive(p []byte) (int, error) {
 			}
 			return n, nil
 		}
-		if n > 0 || !isTimeout(err) || !c.extendRead() {
-			c.readErr = err
-			return n, err
+		if n == 0 && isTimeout(err) {
+			if c.extendRead() {
+				continue
+			}
+			if c.left {
+				err = io.EOF // that is no failure
+			}
 		}
+		c.readErr = err
+		return n, err
 	}
 }
 
@@ -174,6 +197,9 @@ func (c *clientConn) extendRead() bool {
 	defer c.mu.Unlock()
 	if c.aborted {
 		return false
+	}
+	if c.leaving && !c.began {
+		return c.lastRead()
 	}
 	now := time.Now()
 	if c.readIdle > 0 && c.moved {

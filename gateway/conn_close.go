@@ -29,6 +29,7 @@ func (c *clientConn) Close() error {
 	if c.closed.Swap(true) {
 		return nil
 	}
+	defer c.clients.remove(c)
 	switch {
 	case c.reset:
 		// The socket before the TLS around it, which would say a proper goodbye.

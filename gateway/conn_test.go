@@ -19,7 +19,7 @@ func connPair(t *testing.T) (*clientConn, *wire) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	near, err := newClientListener(ln).Accept()
+	near, err := new(clients).listen(ln).Accept()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,7 +57,7 @@ func benchForward(b *testing.B, request, answer string) {
 		NoDefaultServerHeader: true, NoDefaultDate: true, NoDefaultContentType: true,
 	}
 	prepareServer(s)
-	go func() { _ = s.Serve(newClientListener(ln)) }()
+	go func() { _ = s.Serve(new(clients).listen(ln)) }()
 	b.Cleanup(func() { _ = ln.Close() })
 	conn, err := net.Dial("tcp", ln.Addr().String())
 	if err != nil {

@@ -189,10 +189,11 @@ func serveEdgeOn(t *testing.T, u *upstream, adjust func(*fasthttp.RequestCtx, *o
 		Logger:                        quietServer{},
 	}
 	prepareServer(s)
+	clients := new(clients)
 	served := make(chan error, 1)
-	go func() { served <- s.Serve(newClientListener(ln)) }()
+	go func() { served <- s.Serve(clients.listen(ln)) }()
 	t.Cleanup(func() {
-		u.closeTunnels()
+		clients.each((*clientConn).cutTunnel)
 		_ = ln.Close() // Shutdown waits in steps of 100 ms
 		if err := <-served; err != nil {
 			t.Errorf("serve: %v", err)

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -38,6 +37,7 @@ type Gateway struct {
 	state    atomic.Pointer[State]
 	recorder *recorder
 	log      *slog.Logger
+	clients  clients
 	draining atomic.Bool
 	reloads  *reloads
 }
@@ -72,7 +72,7 @@ func New(cfg Config, state *State) *Gateway {
 	server.Logger = quietLogger{}
 	prepareServer(server)
 	known := server.Handler
-	server.Handler = func(ctx *fasthttp.RequestCtx) {
+	server.Handler = g.whileDraining(func(ctx *fasthttp.RequestCtx) {
 		// Fiber answers a method it does not know by itself, in its own words.
 		if method(ctx.Method()) == "" {
 			// What follows need not even be HTTP.
@@ -80,7 +80,7 @@ func New(cfg Config, state *State) *Gateway {
 			return
 		}
 		known(ctx)
-	}
+	})
 	return g
 }
 
@@ -94,7 +94,7 @@ type quietLogger struct{}
 func (quietLogger) Printf(string, ...any) {}
 
 // Serve answers requests on ln until Shutdown.
-func (g *Gateway) Serve(ln net.Listener) error { return g.app.Listener(newClientListener(ln)) }
+func (g *Gateway) Serve(ln net.Listener) error { return g.app.Listener(g.clients.listen(ln)) }
 
 // Swap makes the next request see state. Requests under way end on the one they
 // began with.
@@ -107,15 +107,6 @@ func (g *Gateway) Swap(state *State) {
 
 // Policy is the policy of the State that is served.
 func (g *Gateway) Policy() *policy.Policy { return g.state.Load().policy }
-
-// Shutdown stops accepting connections and waits until every request under way
-// was answered, or ctx ends.
-func (g *Gateway) Shutdown(ctx context.Context) error {
-	g.draining.Store(true)
-	err := g.app.ShutdownWithContext(ctx)
-	g.state.Load().close()
-	return err
-}
 
 // request is what serve learns of one request. It holds copies: the server's
 // buffers change under whoever keeps them.

@@ -42,10 +42,6 @@ type upstream struct {
 
 	stop    context.CancelFunc
 	workers sync.WaitGroup
-
-	mu        sync.Mutex
-	tunnels   map[*tunnel]struct{}
-	noTunnels bool
 }
 
 // newUpstream checks the options and starts the upstream's own goroutines, which
@@ -62,7 +58,6 @@ func newUpstream(name string, o upstreamOptions) (*upstream, error) {
 	}
 	u := &upstream{
 		name: name, leastConnections: o.leastConnections, idleConns: o.idleConns,
-		tunnels: make(map[*tunnel]struct{}),
 	}
 	longest := longestEjection
 	if len(o.targets) == 1 {
@@ -93,17 +88,6 @@ func (u *upstream) close() {
 	u.workers.Wait()
 	for _, t := range u.targets {
 		t.closeIdle()
-	}
-}
-
-// closeTunnels cuts the upgraded connections, which would otherwise outlive a
-// drain, and those that are yet to come.
-func (u *upstream) closeTunnels() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.noTunnels = true
-	for t := range u.tunnels {
-		t.cut(errTunnelClosed)
 	}
 }
 

@@ -14,3 +14,5 @@ func rawSocket(*net.TCPConn) syscall.RawConn { return nil }
 func quiet(syscall.RawConn) bool { return true }
 
 func (c *upstreamConn) exchange(uintptr) bool { return true }
+
+func readable(syscall.RawConn) bool { return false }

@@ -75,3 +75,17 @@ func silent(fd uintptr) bool {
 		}
 	}
 }
+
+// readable reports whether a read would not have to wait.
+func readable(raw syscall.RawConn) bool {
+	if raw == nil {
+		return false
+	}
+	var b [1]byte
+	ok := false
+	err := raw.Control(func(fd uintptr) {
+		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK) // sockets of net never block
+		ok = err != syscall.EAGAIN
+	})
+	return err == nil && ok
+}

@@ -12,7 +12,7 @@ import (
 
 const tunnelBuffer = 8 << 10
 
-// errTunnelClosed is why a tunnel ended that closeTunnels has cut.
+// errTunnelClosed is why a tunnel ended that a drain has cut.
 var errTunnelClosed = errors.New("the gateway closed the connection")
 
 // tunnel is an upgraded connection: bytes in both directions, each of which ends
@@ -31,21 +31,13 @@ type tunnel struct {
 // tunnel makes the server hand over the client's connection when the handler
 // has returned.
 func (f *flight) tunnel() {
-	u, conn, done, begun := f.upstream, f.conn, f.out.done, f.exchange.bytesOut
+	conn, done, begun := f.conn, f.out.done, f.exchange.bytesOut
 	t := &tunnel{upstream: conn, client: f.client, idle: f.timeout.idle}
-	u.mu.Lock()
-	u.tunnels[t] = struct{}{}
-	if u.noTunnels {
-		t.cut(errTunnelClosed)
-	}
-	u.mu.Unlock()
+	f.client.carry(t)
 	f.client.framing.stage = framingOpaque
 	f.ctx.HijackSetNoResponse(true)
 	f.ctx.Hijack(func(client net.Conn) {
 		bytesIn, bytesOut, err := t.run(client)
-		u.mu.Lock()
-		delete(u.tunnels, t)
-		u.mu.Unlock()
 		conn.target.active.Add(-1)
 		if done != nil {
 			done(bytesIn, begun+bytesOut, err)

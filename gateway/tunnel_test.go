@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -183,49 +182,6 @@ func TestATunnelEndsWhenNothingMoves(t *testing.T) {
 	c.hear(upgradeGot + "......")
 	c.hearEnd()
 	if end := <-ends; !isTimeout(end.err) {
-		t.Errorf("done: %+v", end)
-	}
-}
-
-func TestCloseTunnelsEndsThem(t *testing.T) {
-	noLeaks(t)
-	addr := serveUpstream(t, func(_ int, w *wire) {
-		w.head()
-		w.say(upgradeAnswer)
-		w.hearEnd()
-	})
-	u := testUpstream(t, upstreamOptions{}, addr)
-	e, ends := serveTunnels(t, u, routeTimeouts{})
-	const n = 3
-	for range n {
-		c := e.dial()
-		c.say(upgradeRequest)
-		c.hear(upgradeGot)
-		defer c.hearEnd()
-	}
-	u.closeTunnels()
-	for range n {
-		if end := <-ends; !errors.Is(end.err, errTunnelClosed) {
-			t.Errorf("done: %+v", end)
-		}
-	}
-}
-
-func TestNoTunnelIsOpenedAfterCloseTunnels(t *testing.T) {
-	noLeaks(t)
-	addr := serveUpstream(t, func(_ int, w *wire) {
-		w.head()
-		w.say(upgradeAnswer)
-		w.hearEnd()
-	})
-	u := testUpstream(t, upstreamOptions{}, addr)
-	u.closeTunnels()
-	e, ends := serveTunnels(t, u, routeTimeouts{})
-	c := e.dial()
-	c.say(upgradeRequest)
-	c.hear(upgradeGot)
-	c.hearEnd()
-	if end := <-ends; !errors.Is(end.err, errTunnelClosed) {
 		t.Errorf("done: %+v", end)
 	}
 }

@@ -187,6 +187,8 @@ func needRestart(a, b *config.Config) []string {
 		same bool
 	}{
 		{"listen", a.Listen == b.Listen},
+		{"shutdown_timeout", a.ShutdownTimeout == b.ShutdownTimeout},
+		{"drain_delay", a.DrainDelay == b.DrainDelay},
 		{"admin", a.Admin == b.Admin},
 		{"log", a.Log == b.Log},
 		{"limits", a.Limits == b.Limits},

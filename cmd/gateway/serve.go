@@ -27,7 +27,8 @@ func newServe(s *shared) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the gateway",
-		Long: `Run the gateway until it gets SIGINT or SIGTERM; requests under way are answered first.
+		Long: `Run the gateway until it gets SIGINT or SIGTERM: it is not ready any more, goes on for
+drain_delay, and then answers what is under way. A second signal ends it at once.
 
 SIGHUP, or a changed configuration or policy file, is a reload: if anything about the new
 files is wrong, the old configuration stays and the log says why.`,
@@ -118,14 +119,25 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 		stop()
 		return errors.Join(fmt.Errorf("serving: %w", err), closeServer(operators), run.Wait())
 	}
-	log.Info("draining", "timeout", cfg.ShutdownTimeout.String())
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.ShutdownTimeout)
-	defer cancel()
-	err = g.Shutdown(drain)
+	err = drain(context.WithoutCancel(ctx), cfg, g, log)
 	stop()
 	err = errors.Join(err, closeServer(operators), run.Wait())
 	log.Info("stopped")
 	return err
+}
+
+// drain loses no request: first nobody new is sent here, then what is under way is
+// answered.
+func drain(ctx context.Context, cfg *config.Config, g *gateway.Gateway, log *slog.Logger) error {
+	log.Info("draining", "delay", cfg.DrainDelay.String(), "timeout", cfg.ShutdownTimeout.String())
+	g.Drain()
+	time.Sleep(cfg.DrainDelay) // a second signal ends the process
+	ctx, cancel := context.WithTimeout(ctx, cfg.ShutdownTimeout)
+	defer cancel()
+	if err := g.Shutdown(ctx); err != nil {
+		return fmt.Errorf("what was under way was cut: %w", err)
+	}
+	return nil
 }
 
 func closeServer(server *http.Server) error {
