@@ -254,15 +254,15 @@ func (s *site) up(ctx context.Context, p *process, err error, r *running) (*runn
 // rules is a policy of n rules, as a platform of many services would have it, in
 // which the benchmark's own are somewhere in the middle.
 func rules(n int) string {
-	own := "p, role:user, /bench/:what, GET|POST, allow\np, anonymous, /auth/login, POST, allow\n"
+	own := "p, role:user, /bench/:what, GET|POST, allow\np, anonymous, /auth/login, POST, allow\np, role:admin, /auth/*, *, allow\n"
 	var b strings.Builder
-	for i := range n - 2 {
+	for i := range n - 3 {
 		if i == n/2 {
 			b.WriteString(own)
 		}
 		fmt.Fprintf(&b, "p, role:team%d, /service%d/resource%d/:id, GET|PATCH, allow\n", i%50, i/50, i%50)
 	}
-	if n/2 >= n-2 {
+	if n/2 >= n-3 {
 		b.WriteString(own)
 	}
 	return b.String()
