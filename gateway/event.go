@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"log/slog"
-	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,6 +22,7 @@ type event struct {
 	tenant    string
 	rule      string // what the policy decided by
 	upstream  string
+	series    *series // of the route; nil without one
 	exchange  exchange
 	status    int
 	bytesOut  int64
@@ -33,14 +33,15 @@ type event struct {
 // recorder logs and counts events.
 type recorder struct {
 	log       *slog.Logger
+	access    *AccessLog // nil: records go to log
 	requests  *prometheus.CounterVec
 	refusals  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
 }
 
-func newRecorder(log *slog.Logger, metrics prometheus.Registerer) *recorder {
+func newRecorder(log *slog.Logger, access *AccessLog, metrics prometheus.Registerer) *recorder {
 	r := &recorder{
-		log: log,
+		log: log, access: access,
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "portcullis_requests_total", Help: "Requests answered, by route template, method and status.",
 		}, []string{"route", "method", "status"}),
@@ -59,12 +60,28 @@ func newRecorder(log *slog.Logger, metrics prometheus.Registerer) *recorder {
 // record closes an event.
 func (r *recorder) record(e *event) {
 	took := time.Since(e.start)
-	r.requests.WithLabelValues(e.route, e.method, strconv.Itoa(e.status)).Inc()
-	r.durations.WithLabelValues(e.route).Observe(took.Seconds())
+	r.count(e.series, e, took.Seconds())
 	if e.code != "" {
 		r.refusals.WithLabelValues(string(e.code)).Inc()
 	}
-	attrs := make([]slog.Attr, 0, 20)
+	level := slog.LevelInfo
+	if e.cause != nil && e.status >= 500 {
+		level = slog.LevelError
+	}
+	ctx := context.Background()
+	if !r.log.Enabled(ctx, level) {
+		return
+	}
+	if r.access == nil {
+		r.log.LogAttrs(ctx, level, "request", e.attrs(nil, took)...)
+		return
+	}
+	var buffer [24]slog.Attr
+	r.access.record(e.start.Add(took), level, "request", e.attrs(buffer[:0], took))
+}
+
+// attrs appends what the log says of an event that took so long.
+func (e *event) attrs(attrs []slog.Attr, took time.Duration) []slog.Attr {
 	attrs = append(attrs,
 		slog.String("request_id", e.requestID),
 		slog.String("ip", e.clientIP),
@@ -86,12 +103,8 @@ func (r *recorder) record(e *event) {
 	if e.exchange.attempts > 1 {
 		attrs = append(attrs, slog.Int("attempts", e.exchange.attempts))
 	}
-	level := slog.LevelInfo
 	if e.cause != nil {
 		attrs = append(attrs, slog.String("cause", e.cause.Error()))
-		if e.status >= 500 {
-			level = slog.LevelError
-		}
 	}
-	r.log.LogAttrs(context.Background(), level, "request", attrs...)
+	return attrs
 }

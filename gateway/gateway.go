@@ -28,6 +28,7 @@ type Config struct {
 	IdleTimeout   time.Duration // for the next request on a connection
 	Connections   int           // open at a time, more are answered 503; 0: 256 × 1024
 	Log           *slog.Logger
+	AccessLog     *AccessLog // for the records of requests that Log's level lets through; nil: Log
 	Metrics       prometheus.Registerer
 }
 
@@ -44,7 +45,7 @@ type Gateway struct {
 
 // New returns a Gateway that serves state.
 func New(cfg Config, state *State) *Gateway {
-	g := &Gateway{log: cfg.Log, recorder: newRecorder(cfg.Log, cfg.Metrics), reloads: newReloads(cfg.Metrics)}
+	g := &Gateway{log: cfg.Log, recorder: newRecorder(cfg.Log, cfg.AccessLog, cfg.Metrics), reloads: newReloads(cfg.Metrics)}
 	g.state.Store(state)
 	g.reloads.serving(state)
 	g.app = fiber.New(fiber.Config{
@@ -276,7 +277,7 @@ func (r *request) decide(st *State) error {
 // forward hands the request to the route's upstream and the answer to the client.
 func (g *Gateway) forward(st *State, r *request, route *route) error {
 	e := r.event
-	e.route, e.upstream = route.Path, route.name
+	e.route, e.upstream, e.series = route.Path, route.name, &route.series
 	out := &outbound{
 		method: r.method, target: r.target, host: string(r.header.host),
 		timeout: route.timeout, maxBody: route.MaxBody, edit: route.answerEdit,

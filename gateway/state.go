@@ -89,6 +89,7 @@ type route struct {
 	upstream *upstream
 	timeout  routeTimeouts
 	stranger []byte // field lines for a request of nobody
+	series   series
 	// nil where the route changes nothing.
 	rewriting   *rewriting
 	requestEdit *requestEdit

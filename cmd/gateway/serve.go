@@ -47,11 +47,13 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 	if err != nil {
 		return err
 	}
-	log := newLogger(cfg, s.stderr)
+	stderr := gateway.NewLogBuffer(s.stderr)
+	defer stderr.Close()
+	log := newLogger(cfg, stderr)
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
-	accounts, err := openAccounts(ctx, cfg, log, s.stderr)
+	accounts, err := openAccounts(ctx, cfg, log, stderr)
 	if err != nil {
 		return err
 	}
@@ -75,6 +77,7 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 		IdleTimeout:   cfg.Limits.IdleTimeout,
 		Connections:   cfg.Limits.Connections,
 		Log:           log,
+		AccessLog:     gateway.NewAccessLog(stderr, cfg.Log.Format == "json"),
 		Metrics:       metrics,
 	}, state)
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
