@@ -29,7 +29,7 @@ The embedded store belongs to one process at a time: stop the gateway first, or 
   gateway user list
   gateway user grant ana admin`,
 	}
-	cmd.AddCommand(newUserCreate(s), newUserList(s), newUserImport(s), newUserUnlock(s),
+	cmd.AddCommand(newUserCreate(s), newUserList(s), newUserImport(s), newUserSet(s),
 		userChange(s, "grant NAME ROLE...", "Give a user roles", 2, func(u identity.User, roles []string) identity.Change {
 			next := slices.Concat(u.Roles, roles)
 			return identity.Change{Roles: &next}
@@ -46,6 +46,7 @@ The embedded store belongs to one process at a time: stop the gateway first, or 
 			active := true
 			return identity.Change{Active: &active}
 		}),
+		newUserUnlock(s), newUserLogout(s), newUserDelete(s),
 	)
 	return cmd
 }
@@ -70,7 +71,11 @@ func (u userInfo) line() string {
 	if !u.Active {
 		state = "disabled"
 	}
-	return fmt.Sprintf("%s  %-20s  %-30s  %-8s  %s", u.ID, u.Username, u.Email, state, strings.Join(u.Roles, ","))
+	line := fmt.Sprintf("%s  %-20s  %-30s  %-8s  %s", u.ID, u.Username, u.Email, state, strings.Join(u.Roles, ","))
+	if u.Tenant != "" {
+		line += "  of " + u.Tenant
+	}
+	return line
 }
 
 // withAccounts opens the identity side for one command.
@@ -172,35 +177,6 @@ func newUserList(s *shared) *cobra.Command {
 	}
 }
 
-func userByName(ctx context.Context, service *identity.Service, name string) (identity.User, error) {
-	u, err := service.UserByName(ctx, name)
-	if errors.Is(err, identity.ErrNotFound) {
-		return identity.User{}, fmt.Errorf("there is no user %q", name)
-	}
-	return u, err
-}
-
-func newUserUnlock(s *shared) *cobra.Command {
-	return &cobra.Command{
-		Use:   "unlock NAME",
-		Short: "Forget a user's failed logins, so that they need not wait",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return s.withAccounts(cmd.Context(), func(ctx context.Context, service *identity.Service) error {
-				u, err := userByName(ctx, service, args[0])
-				if err == nil {
-					err = service.UnlockUser(ctx, nil, u.ID, identity.Client{})
-				}
-				if err != nil {
-					return err
-				}
-				info := newUserInfo(u)
-				return s.print(info, func(w io.Writer) { fmt.Fprintln(w, info.line()) })
-			})
-		},
-	}
-}
-
 // userChange is a command that changes the user named by its first argument.
 func userChange(s *shared, use, short string, args int, change func(identity.User, []string) identity.Change) *cobra.Command {
 	positional := cobra.ExactArgs(args)
@@ -210,16 +186,8 @@ func userChange(s *shared, use, short string, args int, change func(identity.Use
 	return &cobra.Command{
 		Use: use, Short: short, Args: positional,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return s.withAccounts(cmd.Context(), func(ctx context.Context, service *identity.Service) error {
-				u, err := userByName(ctx, service, args[0])
-				if err == nil {
-					u, err = service.UpdateUser(ctx, nil, u.ID, change(u, args[1:]), identity.Client{})
-				}
-				if err != nil {
-					return err
-				}
-				info := newUserInfo(u)
-				return s.print(info, func(w io.Writer) { fmt.Fprintln(w, info.line()) })
+			return s.withUser(cmd.Context(), args[0], func(ctx context.Context, service *identity.Service, u identity.User) (identity.User, error) {
+				return service.UpdateUser(ctx, nil, u.ID, change(u, args[1:]), identity.Client{})
 			})
 		},
 	}
