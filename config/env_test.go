@@ -133,7 +133,7 @@ func TestWhatIsWrongInTheEnvironmentNamesTheVariable(t *testing.T) {
 		},
 		"a value out of bounds": {
 			[]string{"GATEWAY_IDENTITY_PASSWORD_COST=99"},
-			`GATEWAY_IDENTITY_PASSWORD_COST: identity.password.cost: "99" is more than 31`,
+			`GATEWAY_IDENTITY_PASSWORD_COST: identity.password.cost: "99" is more than 16`,
 		},
 		"an empty value that means nothing": {
 			[]string{"GATEWAY_LISTEN="},

@@ -76,16 +76,43 @@ func (h *Hasher) Verify(ctx context.Context, hash, password string) (ok, stale b
 		hash = h.decoy
 	}
 	normal := normalPassword(password)
-	if ok, err = verifyHash(hash, normal); err != nil {
+	if ok, err = h.guess(hash, normal); err != nil {
 		return false, false, err
 	}
 	if !ok && normal != password {
 		// Other systems have hashed what was typed. The second try costs every
 		// account the same, and is the last one: the hash is stale.
-		ok, err = verifyHash(hash, password)
+		ok, err = h.guess(hash, password)
 		return ok && known, ok && known, err
 	}
 	return ok && known, ok && known && !h.current(hash, normal), nil
+}
+
+// guess is verifyHash, with the time of a failure evened out: an account whose
+// hash was made when bcrypt's cost was lower must take as long as nobody's, or it
+// would tell strangers that it is there. Other kinds of hashes, which imported
+// accounts have until their first login, take the time they take.
+func (h *Hasher) guess(hash, password string) (bool, error) {
+	ok, err := verifyHash(hash, password)
+	if ok || err != nil {
+		return ok, err
+	}
+	for _, cost := range missingCosts(bcryptCost(hash), h.cfg.Cost) {
+		if _, err := verifyHash(decoy(PasswordConfig{Hash: "bcrypt", Cost: cost}), password); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// missingCosts are the costs of the hashes that, beside one of cost done, are as
+// much work as one of cost wanted. Each cost is twice the work of the one below: one
+// of 8 is one of 5 and those of 5, 6 and 7. A cost of 0 is unknown, and misses none.
+func missingCosts(done, wanted int) (costs []int) {
+	for cost := done; done > 0 && cost < wanted; cost++ {
+		costs = append(costs, cost)
+	}
+	return costs
 }
 
 // acquire waits for a worker's place, unless too many wait already.

@@ -352,3 +352,31 @@ func FuzzVerifyHash(f *testing.F) {
 		}
 	})
 }
+
+func TestAGuessAtAnOldHashIsNoQuicker(t *testing.T) {
+	for done := 4; done <= 12; done++ {
+		for wanted := 4; wanted <= 12; wanted++ {
+			work := 1 << done
+			for _, cost := range missingCosts(done, wanted) {
+				work += 1 << cost
+			}
+			if want := 1 << max(done, wanted); work != want {
+				t.Errorf("cost %d for %d: work %d, want %d", done, wanted, work, want)
+			}
+		}
+	}
+	if got := missingCosts(0, 12); got != nil { // argon2id configured, or another kind of hash
+		t.Errorf("%v", got)
+	}
+	ctx := context.Background()
+	hash, err := newTestHasher(t, PasswordConfig{Hash: "bcrypt", Cost: 4}).Hash(ctx, "hunter-hunter")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := newTestHasher(t, PasswordConfig{Hash: "bcrypt", Cost: 6})
+	for password, want := range map[string]bool{"hunter-hunter": true, "wrong": false, "": false, strings.Repeat("x", 100): false, "\ufb01": false} {
+		if ok, _, err := now.Verify(ctx, hash, password); ok != want || err != nil {
+			t.Errorf("%q: %v, %v", password, ok, err)
+		}
+	}
+}

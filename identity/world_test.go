@@ -22,7 +22,7 @@ import (
 // mailer that keeps what it is given, and a store that fails where a test wants.
 type world struct {
 	*identity.Service
-	t           *testing.T
+	t           testing.TB
 	ctx         context.Context
 	clock       *clock
 	store       *faultyStore
@@ -44,7 +44,7 @@ const (
 // here is where calls come from that do not care.
 var here = identity.Client{IP: "192.0.2.1", UserAgent: "test", RequestID: "req-1"}
 
-func newWorld(t *testing.T, change ...func(*identity.Config)) *world {
+func newWorld(t testing.TB, change ...func(*identity.Config)) *world {
 	t.Helper()
 	dir := inMemory(t)
 	keys, err := identity.OpenKeyring(filepath.Join(dir, "keys"), identity.EdDSA)
@@ -88,7 +88,7 @@ func newWorld(t *testing.T, change ...func(*identity.Config)) *world {
 // inMemory is a temporary directory without a disk, where there is such a thing.
 // A store waits for the disk at each write; what that is good for is tested in
 // its own package, and here it would be most of the time.
-func inMemory(t *testing.T) string {
+func inMemory(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "portcullis-test-") //nolint:usetesting // TempDir is on a disk
 	if err != nil {
