@@ -21,6 +21,7 @@ func check(c *Config, wrong complain) {
 	}
 	checkIdentity(&c.Identity, wrong)
 	checkMail(&c.Identity.Mail, wrong)
+	checkCORS(c.Identity.CORS, "identity.cors", wrong)
 	checkUpstreams(c, wrong)
 	checkRoutes(c, wrong)
 }
@@ -96,6 +97,7 @@ func checkRoutes(c *Config, wrong complain) {
 			wrong(path+".path", "overlaps "+reserved[i]+", where the gateway answers itself", "identity.prefix")
 		}
 		checkRewrite(r, path, wrong)
+		checkCORS(r.CORS, path+".cors", wrong)
 		delete(unused, r.Upstream)
 		if _, known := c.Upstreams[r.Upstream]; !known {
 			names := slices.Sorted(maps.Keys(c.Upstreams))

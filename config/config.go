@@ -36,6 +36,7 @@ type Config struct {
 	TrustedProxies  []netip.Prefix      `yaml:"trusted_proxies" doc:"peers whose X-Forwarded-For and X-Forwarded-Proto are believed"`
 	Log             Log                 `yaml:"log"`
 	Limits          Limits              `yaml:"limits"`
+	HSTS            HSTS                `yaml:"hsts"`
 	Identity        Identity            `yaml:"identity"`
 	Policy          Policy              `yaml:"policy"`
 	Upstreams       map[string]Upstream `yaml:"upstreams" doc:"the services behind the gateway, by name"`
@@ -80,6 +81,7 @@ type Identity struct {
 	Verify       Verify        `yaml:"verify"`
 	Mail         Mail          `yaml:"mail"`
 	Audit        Audit         `yaml:"audit"`
+	CORS         CORS          `yaml:"cors"`
 }
 
 // Password is what passwords must be and how they are hashed.

@@ -35,6 +35,7 @@ func TestDefaultsAreSafe(t *testing.T) {
 			HeaderBytes: 16 << 10, Body: 10 << 20, Connections: 0,
 			HeaderTimeout: 10 * time.Second, IdleTimeout: 75 * time.Second,
 		},
+		HSTS: HSTS{MaxAge: 30 * 24 * time.Hour},
 		Identity: Identity{
 			Prefix:       "/auth",
 			Store:        Store{File: "testdata/data/identity.db"},
@@ -53,6 +54,7 @@ func TestDefaultsAreSafe(t *testing.T) {
 			Verify:     Verify{TTL: 24 * time.Hour},
 			Mail:       Mail{Driver: "log", SMTP: SMTP{Port: 587, TLS: "starttls"}},
 			Audit:      Audit{TTL: 90 * 24 * time.Hour},
+			CORS:       defaultCORS(),
 		},
 		Policy: Policy{File: "testdata/policy.csv"},
 		Upstreams: map[string]Upstream{"tasks": {
@@ -60,10 +62,19 @@ func TestDefaultsAreSafe(t *testing.T) {
 			ConnectTimeout: 2 * time.Second, HeaderTimeout: 30 * time.Second, IdleTimeout: time.Minute,
 			Health: Health{Interval: 5 * time.Second, Timeout: time.Second},
 		}},
-		Routes: []Route{{Path: "/tasks", Upstream: "tasks", MaxBody: 10 << 20, HeaderTimeout: 30 * time.Second, IdleTimeout: time.Minute}},
+		Routes: []Route{{Path: "/tasks", Upstream: "tasks", MaxBody: 10 << 20, HeaderTimeout: 30 * time.Second, IdleTimeout: time.Minute, CORS: defaultCORS()}},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, Secret{})); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// defaultCORS allows nobody.
+func defaultCORS() CORS {
+	return CORS{
+		Methods: []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}, Headers: []string{"Authorization", "Content-Type"},
+		Expose: []string{"X-Request-Id", "X-Gateway-Error", "Retry-After", "RateLimit", "RateLimit-Policy", "WWW-Authenticate"},
+		MaxAge: 10 * time.Minute,
 	}
 }
 
@@ -86,11 +97,13 @@ func TestValuesFromElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Route{
-		{Path: "/files", Upstream: "files", MaxBody: 1 << 30, HeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute},
-		{Path: "/files/new", Upstream: "files", MaxBody: 2 << 30, HeaderTimeout: time.Minute, IdleTimeout: time.Minute, PassAuthorization: true},
+		{Path: "/files", Upstream: "files", MaxBody: 1 << 30, HeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, CORS: defaultCORS()},
+		{Path: "/files/new", Upstream: "files", MaxBody: 2 << 30, HeaderTimeout: time.Minute, IdleTimeout: time.Minute, PassAuthorization: true, CORS: defaultCORS()},
 		{Path: "/", Upstream: "web-1", MaxBody: 1 << 30, HeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, StripPrefix: false, Rewrite: "/app",
 			RequestHeaders:  Headers{Set: []string{"X-Environment: production, blue"}, Remove: []string{"X-Internal", "Cookie"}},
-			ResponseHeaders: Headers{Remove: []string{"Server"}}},
+			ResponseHeaders: Headers{Remove: []string{"Server"}},
+			CORS: CORS{Origins: []string{"https://app.example.com", "http://localhost:3000", "capacitor://localhost", "http://[::1]:3000"}, Methods: []string{"GET"},
+				Headers: []string{"X-A"}, Expose: []string{}, Credentials: true, MaxAge: time.Hour}},
 	}
 	if diff := cmp.Diff(want, c.Routes); diff != "" {
 		t.Error(diff)

@@ -122,6 +122,10 @@ func textFormat(name string) format {
 		return format{name: "header field", want: "a header field such as X-Environment: production", pattern: fieldNamePattern + `:.+`, parse: parseField}
 	case "field_name":
 		return format{name: "name", want: "the name of a header field such as X-Internal", pattern: fieldNamePattern, parse: matching(fieldNamePattern)}
+	case "web_origin":
+		return format{name: "web origin", want: "an origin such as https://app.example.com, or *", pattern: webOriginPattern, parse: parseWebOrigin}
+	case "method":
+		return format{name: "method", want: "a method such as GET", pattern: `[A-Z]+`, parse: matching(`[A-Z]+`)}
 	case "mailbox":
 		return format{name: "mailbox", want: "an e-mail address such as Portcullis <noreply@example.com>", pattern: `.+@.+`, parse: parseMailbox}
 	}

@@ -19,6 +19,7 @@ type Route struct {
 	Rewrite           string        `yaml:"rewrite" format:"path" doc:"what the upstream gets in place of this prefix; \"\" keeps it"`
 	RequestHeaders    Headers       `yaml:"request_headers"`
 	ResponseHeaders   Headers       `yaml:"response_headers"`
+	CORS              CORS          `yaml:"cors"`
 }
 
 // Headers is a change of a message's header on its way through.

@@ -56,7 +56,7 @@ func (a *assertions) fields(s *State, p *identity.Principal, audience string, no
 	if err != nil {
 		return nil, err
 	}
-	f = &callerFields{lines: s.presets[audience].appendCaller(nil, p, permissions, assertion), renew: now.Add(expires.Sub(now) * 8 / 10)}
+	f = &callerFields{lines: s.presets[audience].caller(p, permissions, assertion), renew: now.Add(expires.Sub(now) * 8 / 10)}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.young) >= maxAssertions {

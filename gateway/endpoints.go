@@ -146,9 +146,8 @@ func (f found) answer(st *State, r *request) error {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	h := &r.ctx.Response.Header
+	guard(h)
 	h.Set(fieldRequestID, r.event.requestID)
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
 	return f.handle(ctx, &call{request: r, st: st, params: f.params})
 }
 

@@ -180,11 +180,10 @@ func writeRefusal(ctx *fasthttp.RequestCtx, r *refusal, requestID string) int {
 	ctx.Response.Reset()
 	h := &ctx.Response.Header
 	ctx.Response.SetStatusCode(row.status)
+	guard(h)
 	h.SetContentType("application/problem+json")
 	h.Set(fieldGatewayError, string(row.code))
 	h.Set(fieldRequestID, requestID)
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
 	switch row.status {
 	case http.StatusUnauthorized:
 		h.Set("WWW-Authenticate", challenge(r))

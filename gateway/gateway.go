@@ -120,7 +120,9 @@ type request struct {
 	principal *identity.Principal
 	client    netip.Addr
 	event     *event
-	forwarded bool // the answer is an upstream's: not ours to change or to record
+	fields    []byte // lines for the answer, whosever it is
+	hsts      string // for an answer of ours over TLS; "": nothing
+	forwarded bool   // the answer is an upstream's: not ours to change or to record
 }
 
 // serve is the whole life of a request. Its order is the security property.
@@ -131,6 +133,7 @@ func (g *Gateway) serve(c *fiber.Ctx) error {
 			r.refuse(refuse(codeInternal, recovered(v, debug.Stack())))
 		}
 		if !r.forwarded {
+			r.finish()
 			r.event.status, r.event.bytesOut = r.ctx.Response.StatusCode(), int64(len(r.ctx.Response.Body()))
 			g.recorder.record(r.event)
 		}
@@ -144,10 +147,16 @@ func (g *Gateway) serve(c *fiber.Ctx) error {
 // road is what serve wraps: top to bottom, and out at the first refusal.
 func (g *Gateway) road(r *request) error {
 	st := g.state.Load() // one snapshot for the whole request
+	r.hsts = st.hsts
 	if err := r.read(st); err != nil {
 		return err
 	}
 	endpoint, ours := st.endpoints.find(r.method, r.path)
+	route := st.route(r.path)
+	terms := st.terms(ours, route)
+	if r.crossOrigin(terms) {
+		return nil
+	}
 	if !ours || endpoint.readsToken {
 		if err := r.authenticate(st); err != nil {
 			return err
@@ -162,7 +171,6 @@ func (g *Gateway) road(r *request) error {
 	if ours {
 		return endpoint.answer(st, r)
 	}
-	route := st.route(r.path)
 	if route == nil {
 		return refuse(codeNotFound, nil)
 	}
@@ -326,7 +334,7 @@ func (g *Gateway) forward(st *State, r *request, route *route) error {
 
 // answerHeader is what the gateway adds to an upstream's answer.
 func (r *request) answerHeader() []byte {
-	h := appendField(nil, fieldRequestID, r.event.requestID)
+	h := appendField(r.fields, fieldRequestID, r.event.requestID)
 	if r.header.cookieCaller { // caches know what Authorization means, and nothing of our cookies
 		h = appendField(h, "Vary", "Cookie")
 	}

@@ -42,8 +42,9 @@ func (s preset) stranger() []byte {
 	return nil
 }
 
-// appendCaller writes who is calling, with the assertion.
-func (s preset) appendCaller(dst []byte, p *identity.Principal, permissions []string, assertion string) []byte {
+// caller returns the lines that say who is calling, with the assertion.
+func (s preset) caller(p *identity.Principal, permissions []string, assertion string) []byte {
+	var dst []byte
 	switch s {
 	case presetOAuth2Proxy:
 		dst = appendKnown(dst, "X-Forwarded-User", p.UserID)
@@ -62,7 +63,7 @@ func (s preset) appendCaller(dst []byte, p *identity.Principal, permissions []st
 		dst = appendKnown(dst, "X-Consumer-Groups", strings.Join(p.Roles, ", "))
 		dst = appendKnown(dst, "X-Authenticated-Groups", strings.Join(p.Roles, ", "))
 	case presetPortcullis:
-		return appendCaller(dst, p, permissions, assertion)
+		return appendCaller(nil, p, permissions, assertion)
 	}
 	return appendField(dst, fieldAssertion, assertion)
 }

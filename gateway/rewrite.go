@@ -115,8 +115,7 @@ func (e *answerEdit) apply(head []byte, host string) []byte {
 }
 
 func (e *answerEdit) drops(name []byte) bool {
-	const cors = "access-control-"
-	if e.dropCORS && len(name) > len(cors) && equalFold(name[:len(cors)], cors) {
+	if e.dropCORS && len(name) > len(corsPrefix) && equalFold(name[:len(corsPrefix)], corsPrefix) {
 		return true
 	}
 	for _, n := range e.drop {

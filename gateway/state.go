@@ -22,6 +22,8 @@ type StateConfig struct {
 	Prefix         string // of the identity endpoints; "" puts them at the root
 	Upstreams      []UpstreamConfig
 	Routes         []RouteConfig
+	CORS           CORS           // of the identity endpoints
+	HSTS           string         // Strict-Transport-Security of the gateway's own answers over TLS; "": none
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For and X-Request-Id are believed
 	Cookies        CookieConfig
 }
@@ -65,6 +67,7 @@ type RouteConfig struct {
 	Rewrite           string        // a canonical path, in place of Path towards the upstream; "": Path stays
 	RequestHeaders    HeaderEdit    // of what the client sent; what the gateway says is added after it
 	ResponseHeaders   HeaderEdit    // of the upstream's answers
+	CORS              CORS
 }
 
 // State is what one request sees of the configuration, from its beginning to
@@ -80,6 +83,14 @@ type State struct {
 	trustedProxies []netip.Prefix
 	assertions     *assertions
 	cookies        CookieConfig
+	ownTerms       terms // of the identity endpoints
+	hsts           string
+}
+
+// terms are what holds on a path before anybody knows who is calling.
+type terms struct {
+	path string // for the record
+	cors *cors
 }
 
 // route is a RouteConfig with its upstream found.
@@ -88,6 +99,7 @@ type route struct {
 	name     string // of the upstream
 	upstream *upstream
 	timeout  routeTimeouts
+	own      terms
 	stranger []byte // field lines for a request of nobody
 	series   series
 	// nil where the route changes nothing.
@@ -123,7 +135,39 @@ func newRoute(cfg RouteConfig, up *upstream, timeout routeTimeouts) (*route, err
 	fail("request_headers: ", err)
 	r.answerEdit, err = newAnswerEdit(cfg.ResponseHeaders, r.rewriting)
 	fail("response_headers: ", err)
+	r.own.path = cfg.Path
+	r.own.cors, err = newCORS(cfg.CORS)
+	fail("", err)
+	if r.own.cors != nil && err == nil {
+		fail("", r.onlyOurCORS())
+	}
 	return r, errors.Join(errs...)
+}
+
+// terms are those of the route, or of the identity endpoints.
+func (s *State) terms(ours bool, r *route) terms {
+	switch {
+	case ours:
+		return s.ownTerms
+	case r == nil:
+		return terms{}
+	}
+	return r.own
+}
+
+// onlyOurCORS takes from the upstream's answers what browsers would take together
+// with what the gateway says.
+func (r *route) onlyOurCORS() error {
+	for _, f := range r.ResponseHeaders.Set {
+		if strings.HasPrefix(strings.ToLower(f.Name), corsPrefix) {
+			return fmt.Errorf("response_headers: header field %s: is what cors is for", f.Name)
+		}
+	}
+	if r.answerEdit == nil {
+		r.answerEdit = &answerEdit{}
+	}
+	r.answerEdit.dropCORS = true
+	return nil
 }
 
 // CheckRoutes reports every problem of routes by themselves.
@@ -150,6 +194,10 @@ func NewState(cfg StateConfig) (*State, error) {
 	var err error
 	if s.endpoints, err = newEndpoints(cfg); err != nil {
 		return nil, err
+	}
+	s.hsts, s.ownTerms.path = cfg.HSTS, cfg.Prefix
+	if s.ownTerms.cors, err = newCORS(cfg.CORS); err != nil {
+		fail("identity: %w", err)
 	}
 	timeouts := map[string]routeTimeouts{}
 	for _, u := range cfg.Upstreams {

@@ -190,5 +190,6 @@ func buildState(cfg *config.Config, a *accounts, rules *policy.Policy) (*gateway
 		return nil, err
 	}
 	sc.Routes = routeConfigs(cfg)
+	sc.CORS, sc.HSTS = corsConfig(cfg.Identity.CORS), hsts(cfg.HSTS)
 	return gateway.NewState(sc)
 }

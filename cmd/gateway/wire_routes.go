@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"portcullis/config"
 	"portcullis/gateway"
@@ -73,6 +74,7 @@ func routeConfigs(cfg *config.Config) []gateway.RouteConfig {
 			Path: r.Path, Upstream: r.Upstream, PassAuthorization: r.PassAuthorization, MaxBody: r.MaxBody,
 			HeaderTimeout: r.HeaderTimeout, IdleTimeout: r.IdleTimeout, Rewrite: r.Rewrite,
 			RequestHeaders: headerEdit(r.RequestHeaders), ResponseHeaders: headerEdit(r.ResponseHeaders),
+			CORS: corsConfig(r.CORS),
 		}
 		if r.StripPrefix {
 			rc.Rewrite = "/"
@@ -89,4 +91,20 @@ func headerEdit(h config.Headers) gateway.HeaderEdit {
 		edit.Set = append(edit.Set, gateway.Field{Name: name, Value: strings.TrimSpace(value)})
 	}
 	return edit
+}
+
+func corsConfig(c config.CORS) gateway.CORS {
+	return gateway.CORS{Origins: c.Origins, Methods: c.Methods, Headers: c.Headers, Expose: c.Expose, Credentials: c.Credentials, MaxAge: c.MaxAge}
+}
+
+// hsts is a Strict-Transport-Security (RFC 6797 §6.1).
+func hsts(h config.HSTS) string {
+	if h.MaxAge == 0 {
+		return ""
+	}
+	value := fmt.Sprintf("max-age=%d", int(h.MaxAge/time.Second))
+	if h.IncludeSubdomains {
+		value += "; includeSubDomains"
+	}
+	return value
 }
