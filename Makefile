@@ -37,8 +37,9 @@ run: build ## build and run the gateway on :8080 with the task manager behind it
 build: ## build both binaries into ./bin
 	@CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
 
-test: ## every test; those against MongoDB when MONGODB_URI is set
+test: ## every test; those against MongoDB and Redis when MONGODB_URI and REDIS_URL are set
 	@[[ -n "$${MONGODB_URI:-}" ]] || echo "test: MONGODB_URI is not set, so nothing is tested against MongoDB ('make mongo' provides one)"
+	@[[ -n "$${REDIS_URL:-}" ]] || echo "test: REDIS_URL is not set, so nothing is tested against Redis"
 	@[[ -n "$(RACE)" ]] || echo "test: there is no C compiler, so the race detector is off"
 	go test $(RACE) -timeout 10m ./...
 

@@ -24,6 +24,7 @@ func check(c *Config, wrong complain) {
 	checkCORS(c.Identity.CORS, "identity.cors", wrong)
 	checkUpstreams(c, wrong)
 	checkRoutes(c, wrong)
+	checkRateLimits(c, wrong)
 }
 
 func checkIdentity(id *Identity, wrong complain) {

@@ -37,6 +37,8 @@ type Config struct {
 	Log             Log                 `yaml:"log"`
 	Limits          Limits              `yaml:"limits"`
 	HSTS            HSTS                `yaml:"hsts"`
+	RateLimits      []RateLimit         `yaml:"rate_limits" doc:"how many requests a caller may make, for routes to name"`
+	RateLimitStore  Secret              `yaml:"rate_limit_store" format:"redis" doc:"a Redis server where replicas count together, as redis://… or rediss://…; \"\": each counts by itself"`
 	Identity        Identity            `yaml:"identity"`
 	Policy          Policy              `yaml:"policy"`
 	Upstreams       map[string]Upstream `yaml:"upstreams" doc:"the services behind the gateway, by name"`
@@ -82,6 +84,7 @@ type Identity struct {
 	Mail         Mail          `yaml:"mail"`
 	Audit        Audit         `yaml:"audit"`
 	CORS         CORS          `yaml:"cors"`
+	RateLimits   []string      `yaml:"rate_limits" format:"name" doc:"names of the limits that hold for the gateway's own endpoints"`
 }
 
 // Password is what passwords must be and how they are hashed.

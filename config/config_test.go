@@ -72,7 +72,7 @@ func TestDefaultsAreSafe(t *testing.T) {
 // defaultCORS allows nobody.
 func defaultCORS() CORS {
 	return CORS{
-		Methods: []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}, Headers: []string{"Authorization", "Content-Type"},
+		Methods: []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}, Headers: []string{"Authorization", "Content-Type", "X-CSRF-Token"},
 		Expose: []string{"X-Request-Id", "X-Gateway-Error", "Retry-After", "RateLimit", "RateLimit-Policy", "WWW-Authenticate"},
 		MaxAge: 10 * time.Minute,
 	}

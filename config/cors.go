@@ -13,7 +13,7 @@ import (
 type CORS struct {
 	Origins     []string      `yaml:"origins" format:"web_origin" doc:"origins whose pages may read the answers, as browsers send them, or * alone; none: CORS is off, and preflights are requests like others"`
 	Methods     []string      `yaml:"methods" format:"method" default:"GET,HEAD,POST,PUT,PATCH,DELETE" doc:"methods that they may use; the policy decides all the same"`
-	Headers     []string      `yaml:"headers" format:"field_name" default:"Authorization,Content-Type" doc:"header fields that they may send"`
+	Headers     []string      `yaml:"headers" format:"field_name" default:"Authorization,Content-Type,X-CSRF-Token" doc:"header fields that they may send"`
 	Expose      []string      `yaml:"expose" format:"field_name" default:"X-Request-Id,X-Gateway-Error,Retry-After,RateLimit,RateLimit-Policy,WWW-Authenticate" doc:"header fields of answers that they may read"`
 	Credentials bool          `yaml:"credentials" default:"false" doc:"whether the browser's cookies may be sent along; access tokens need it not"`
 	MaxAge      time.Duration `yaml:"max_age" default:"10m" min:"0s" max:"24h" doc:"how long browsers may remember the answer to a preflight"`

@@ -126,6 +126,16 @@ func textFormat(name string) format {
 		return format{name: "web origin", want: "an origin such as https://app.example.com, or *", pattern: webOriginPattern, parse: parseWebOrigin}
 	case "method":
 		return format{name: "method", want: "a method such as GET", pattern: `[A-Z]+`, parse: matching(`[A-Z]+`)}
+	case "name":
+		return format{name: "name", want: "a name such as per-user", pattern: namePattern, parse: matching(namePattern)}
+	case "redis":
+		return format{name: "secret", want: "redis://… or rediss://…", pattern: `rediss?://.+`, secret: true,
+			parse: func(text, _ string) (any, error) {
+				if _, err := matching(`rediss?://.+`)(text, ""); err != nil {
+					return nil, errForm
+				}
+				return NewSecret(text), nil
+			}}
 	case "mailbox":
 		return format{name: "mailbox", want: "an e-mail address such as Portcullis <noreply@example.com>", pattern: `.+@.+`, parse: parseMailbox}
 	}

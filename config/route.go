@@ -20,6 +20,7 @@ type Route struct {
 	RequestHeaders    Headers       `yaml:"request_headers"`
 	ResponseHeaders   Headers       `yaml:"response_headers"`
 	CORS              CORS          `yaml:"cors"`
+	RateLimits        []string      `yaml:"rate_limits" format:"name" doc:"names of the limits that hold here"`
 }
 
 // Headers is a change of a message's header on its way through.

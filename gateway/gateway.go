@@ -27,6 +27,7 @@ type Config struct {
 	HeaderTimeout time.Duration // for a request's header to arrive
 	IdleTimeout   time.Duration // for the next request on a connection
 	Connections   int           // open at a time, more are answered 503; 0: 256 × 1024
+	SharedLimits  *SharedLimits // where replicas count together; nil: each by itself
 	Log           *slog.Logger
 	AccessLog     *AccessLog // for the records of requests that Log's level lets through; nil: Log
 	Metrics       prometheus.Registerer
@@ -40,12 +41,14 @@ type Gateway struct {
 	log      *slog.Logger
 	clients  clients
 	draining atomic.Bool
+	shared   *SharedLimits
 	reloads  *reloads
 }
 
 // New returns a Gateway that serves state.
 func New(cfg Config, state *State) *Gateway {
 	g := &Gateway{log: cfg.Log, recorder: newRecorder(cfg.Log, cfg.AccessLog, cfg.Metrics), reloads: newReloads(cfg.Metrics)}
+	g.shared = cfg.SharedLimits
 	g.state.Store(state)
 	g.reloads.serving(state)
 	g.app = fiber.New(fiber.Config{
@@ -100,6 +103,7 @@ func (g *Gateway) Serve(ln net.Listener) error { return g.app.Listener(g.clients
 // Swap makes the next request see state. Requests under way end on the one they
 // began with.
 func (g *Gateway) Swap(state *State) {
+	state.adopt(g.state.Load())
 	old := g.state.Swap(state)
 	g.reloads.serving(state)
 	g.reloads.count.WithLabelValues("ok").Inc()
@@ -121,6 +125,7 @@ type request struct {
 	client    netip.Addr
 	event     *event
 	fields    []byte // lines for the answer, whosever it is
+	limited   []byte // those of rate limits, until it is clear that the caller may see them
 	hsts      string // for an answer of ours over TLS; "": nothing
 	forwarded bool   // the answer is an upstream's: not ours to change or to record
 }
@@ -157,6 +162,9 @@ func (g *Gateway) road(r *request) error {
 	if r.crossOrigin(terms) {
 		return nil
 	}
+	if err := r.limitAddress(terms.limits); err != nil {
+		return err
+	}
 	if !ours || endpoint.readsToken {
 		if err := r.authenticate(st); err != nil {
 			return err
@@ -165,8 +173,12 @@ func (g *Gateway) road(r *request) error {
 	if err := r.checkForgery(st); err != nil {
 		return err
 	}
-	if err := r.decide(st); err != nil {
+	denied := r.decide(st)
+	if err := g.limitCaller(r, terms.limits, denied == nil); err != nil { // who is denied has been counted
 		return err
+	}
+	if denied != nil {
+		return denied
 	}
 	if ours {
 		return endpoint.answer(st, r)

@@ -22,7 +22,9 @@ type StateConfig struct {
 	Prefix         string // of the identity endpoints; "" puts them at the root
 	Upstreams      []UpstreamConfig
 	Routes         []RouteConfig
-	CORS           CORS           // of the identity endpoints
+	CORS           CORS // of the identity endpoints
+	RateLimits     []RateLimit
+	OwnRateLimits  []string       // names of those for the identity endpoints
 	HSTS           string         // Strict-Transport-Security of the gateway's own answers over TLS; "": none
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For and X-Request-Id are believed
 	Cookies        CookieConfig
@@ -68,6 +70,7 @@ type RouteConfig struct {
 	RequestHeaders    HeaderEdit    // of what the client sent; what the gateway says is added after it
 	ResponseHeaders   HeaderEdit    // of the upstream's answers
 	CORS              CORS
+	RateLimits        []string // names
 }
 
 // State is what one request sees of the configuration, from its beginning to
@@ -85,12 +88,14 @@ type State struct {
 	cookies        CookieConfig
 	ownTerms       terms // of the identity endpoints
 	hsts           string
+	limits         map[string]*limit // by name
 }
 
 // terms are what holds on a path before anybody knows who is calling.
 type terms struct {
-	path string // for the record
-	cors *cors
+	path   string // for the record
+	cors   *cors
+	limits *limits
 }
 
 // route is a RouteConfig with its upstream found.
@@ -184,6 +189,7 @@ func CheckRoutes(routes []RouteConfig) error {
 func NewState(cfg StateConfig) (*State, error) {
 	s := &State{
 		loaded: time.Now(), policy: cfg.Policy, identity: cfg.Identity, upstreams: map[string]*upstream{}, presets: map[string]preset{},
+		limits:         map[string]*limit{},
 		trustedProxies: cfg.TrustedProxies, assertions: newAssertions(), cookies: cfg.Cookies,
 	}
 	var errs []error
@@ -196,6 +202,17 @@ func NewState(cfg StateConfig) (*State, error) {
 		return nil, err
 	}
 	s.hsts, s.ownTerms.path = cfg.HSTS, cfg.Prefix
+	for _, r := range cfg.RateLimits {
+		l, err := newLimit(r)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		s.limits[r.Name] = l
+	}
+	if s.ownTerms.limits, err = newLimits(s.limits, cfg.OwnRateLimits, cfg.Prefix); err != nil {
+		fail("identity: %w", err)
+	}
 	if s.ownTerms.cors, err = newCORS(cfg.CORS); err != nil {
 		fail("identity: %w", err)
 	}
@@ -223,6 +240,9 @@ func NewState(cfg StateConfig) (*State, error) {
 		built, err := newRoute(r, up, timeouts[r.Upstream])
 		if err != nil {
 			errs = append(errs, err)
+		}
+		if built.own.limits, err = newLimits(s.limits, r.RateLimits, r.Path); err != nil {
+			fail("route %s: %w", r.Path, err)
 		}
 		built.stranger = s.presets[r.Upstream].stranger()
 		s.routes = append(s.routes, built)

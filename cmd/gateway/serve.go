@@ -67,6 +67,11 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 	if err != nil {
 		return err
 	}
+	shared, err := openSharedLimits(cfg, log, metrics)
+	if err != nil {
+		return err
+	}
+	defer closeShared(shared, log)
 	edge, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("listening for clients: %w", err)
@@ -76,6 +81,7 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 		HeaderTimeout: cfg.Limits.HeaderTimeout,
 		IdleTimeout:   cfg.Limits.IdleTimeout,
 		Connections:   cfg.Limits.Connections,
+		SharedLimits:  shared,
 		Log:           log,
 		AccessLog:     gateway.NewAccessLog(stderr, cfg.Log.Format == "json"),
 		Metrics:       metrics,

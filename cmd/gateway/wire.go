@@ -190,6 +190,7 @@ func buildState(cfg *config.Config, a *accounts, rules *policy.Policy) (*gateway
 		return nil, err
 	}
 	sc.Routes = routeConfigs(cfg)
+	sc.RateLimits, sc.OwnRateLimits = rateLimits(cfg), cfg.Identity.RateLimits
 	sc.CORS, sc.HSTS = corsConfig(cfg.Identity.CORS), hsts(cfg.HSTS)
 	return gateway.NewState(sc)
 }

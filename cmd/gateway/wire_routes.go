@@ -5,11 +5,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"portcullis/config"
 	"portcullis/gateway"
@@ -74,7 +77,7 @@ func routeConfigs(cfg *config.Config) []gateway.RouteConfig {
 			Path: r.Path, Upstream: r.Upstream, PassAuthorization: r.PassAuthorization, MaxBody: r.MaxBody,
 			HeaderTimeout: r.HeaderTimeout, IdleTimeout: r.IdleTimeout, Rewrite: r.Rewrite,
 			RequestHeaders: headerEdit(r.RequestHeaders), ResponseHeaders: headerEdit(r.ResponseHeaders),
-			CORS: corsConfig(r.CORS),
+			CORS: corsConfig(r.CORS), RateLimits: r.RateLimits,
 		}
 		if r.StripPrefix {
 			rc.Rewrite = "/"
@@ -107,4 +110,27 @@ func hsts(h config.HSTS) string {
 		value += "; includeSubDomains"
 	}
 	return value
+}
+
+func rateLimits(cfg *config.Config) []gateway.RateLimit {
+	var all []gateway.RateLimit
+	for _, l := range cfg.RateLimits {
+		all = append(all, gateway.RateLimit{Name: l.Name, Key: l.Key, Requests: l.Requests, Per: l.Per, Burst: l.Burst})
+	}
+	return all
+}
+
+// openSharedLimits returns nil where replicas count by themselves.
+func openSharedLimits(cfg *config.Config, log *slog.Logger, metrics prometheus.Registerer) (*gateway.SharedLimits, error) {
+	url := cfg.RateLimitStore.Reveal()
+	if url == "" {
+		return nil, nil
+	}
+	return gateway.OpenSharedLimits(url, log, metrics)
+}
+
+func closeShared(s *gateway.SharedLimits, log *slog.Logger) {
+	if err := s.Close(); err != nil {
+		log.Error("rate limits", "error", err)
+	}
 }
