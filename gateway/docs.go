@@ -136,6 +136,7 @@ func describe(cfg StateConfig) ([]byte, error) {
 			errs = append(errs, fmt.Errorf("upstream %s: its API description: %w", u.Name, err))
 			continue
 		}
+		other["paths"] = routedPaths(cfg.Routes, u.Name, object(other, "paths"))
 		refusable(object(other, "paths"))
 		errs = append(errs,
 			merge(u.Name, paths, object(other, "paths")),

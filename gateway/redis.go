@@ -122,7 +122,7 @@ func (r *request) sharedBuckets(l *limits, allowed bool) []shared {
 // take counts a request that this replica would allow in Redis, in one round trip.
 // What it has to say replaces what was noted of the local counts.
 func (s *SharedLimits) take(r *request, l *limits, allowed bool) error {
-	if s == nil || time.Now().UnixNano() < s.resume.Load() {
+	if s == nil || s.paused() {
 		return nil
 	}
 	all := r.sharedBuckets(l, allowed)
@@ -144,7 +144,7 @@ func (s *SharedLimits) take(r *request, l *limits, allowed bool) error {
 		s.failed(err)
 		return nil
 	}
-	s.resume.Store(0)
+	s.answered()
 	r.limited = r.limited[:0]
 	for i, b := range all {
 		debt := min(max(time.Duration(out[2*i+1])*time.Microsecond, 0), b.limit.whole)
@@ -157,6 +157,16 @@ func (s *SharedLimits) take(r *request, l *limits, allowed bool) error {
 
 func microseconds(d time.Duration) string {
 	return strconv.FormatFloat(float64(d)/float64(time.Microsecond), 'f', 3, 64)
+}
+
+func (s *SharedLimits) paused() bool { return time.Now().UnixNano() < s.resume.Load() }
+
+// answered ends a pause that is over. One that a request on its way meanwhile began
+// goes on, or each of two that take turns to fail would be said.
+func (s *SharedLimits) answered() {
+	if until := s.resume.Load(); until != 0 && !s.paused() {
+		s.resume.CompareAndSwap(until, 0)
+	}
 }
 
 // failed leaves Redis alone for a while. It is said when it begins.

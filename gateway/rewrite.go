@@ -59,7 +59,7 @@ func (w *rewriting) location(value, host string) (string, bool) {
 	origin, target := "", value
 	if scheme, rest, ok := strings.Cut(value, "://"); ok && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https")) {
 		end := strings.IndexAny(rest+"/", "/?#")
-		if !strings.EqualFold(rest[:end], host) {
+		if host == "" || !strings.EqualFold(rest[:end], host) {
 			return "", false
 		}
 		origin, target = scheme+"://"+rest[:end], rest[end:]
@@ -79,6 +79,30 @@ func (w *rewriting) location(value, host string) (string, bool) {
 		path = "/"
 	}
 	return origin + path + query, true
+}
+
+// routedPaths are the paths of an upstream's API description as clients see them.
+func routedPaths(routes []RouteConfig, upstream string, paths map[string]any) map[string]any {
+	seen, rewritten := map[string]any{}, false
+	for _, r := range routes {
+		if r.Upstream != upstream {
+			continue
+		}
+		rewritten = rewritten || r.Rewrite != ""
+		for path, item := range paths {
+			if r.Rewrite == "" && within(path, r.Path) {
+				seen[path] = item
+			} else if w, err := newRewriting(r.Path, r.Rewrite); err == nil {
+				if path, ok := w.location(path, ""); ok {
+					seen[path] = item
+				}
+			}
+		}
+	}
+	if !rewritten {
+		return paths
+	}
+	return seen
 }
 
 // answerEdit is what a route changes in the answers of its upstream.

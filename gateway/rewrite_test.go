@@ -14,9 +14,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"portcullis/policy"
 )
 
 // startRewriting starts a gateway with one public route of that path.
@@ -127,6 +132,7 @@ func TestALocationLeadsBackThroughTheGateway(t *testing.T) {
 		"a user name in front of a host":   {strip, "http://gateway.test@evil.example/x", "http://gateway.test@evil.example/x"},
 		"another host without a scheme":    {strip, "//other.test/login", "//other.test/login"},
 		"which browsers read as the same":  {strip, `/\other.test/login`, `/\other.test/login`},
+		"a host of nobody":                 {strip, "http:///x", "http:///x"},
 		"no URL of ours":                   {strip, "mailto:a@b.example", "mailto:a@b.example"},
 		"under what was replaced":          {replace, "/api/x", "/public/x"},
 		"exactly what was replaced":        {replace, "/api?x", "/public?x"},
@@ -338,4 +344,46 @@ func (ca *testCA) issue(name string) tls.Certificate {
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}, &key.PublicKey)
 	return tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key}
+}
+
+// The description on the docs page is of what clients can ask for.
+func TestTheDescriptionHasPathsAsClientsSeeThem(t *testing.T) {
+	readable, err := policy.Parse("test.csv", []byte("p, anonymous, /auth/openapi.json, GET, allow"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const description = `{"openapi":"3.1.0","paths":{"/":{},"/items":{"get":{}},"/items/{id}":{},"/other":{}}}`
+	for name, tc := range map[string]struct {
+		routes []RouteConfig
+		want   []string
+	}{
+		"as they are": {[]RouteConfig{{Path: "/items", Upstream: "up"}}, []string{"/", "/items", "/items/{id}", "/other"}},
+		"cut off":     {[]RouteConfig{{Path: "/shop", Upstream: "up", Rewrite: "/"}}, []string{"/shop/", "/shop/items", "/shop/items/{id}", "/shop/other"}},
+		"replaced":    {[]RouteConfig{{Path: "/shop", Upstream: "up", Rewrite: "/items"}}, []string{"/shop", "/shop/{id}"}},
+		"twice":       {[]RouteConfig{{Path: "/other", Upstream: "up"}, {Path: "/shop", Upstream: "up", Rewrite: "/items"}}, []string{"/other", "/shop", "/shop/{id}"}},
+	} {
+		e := startGateway(t, func(c *StateConfig) {
+			c.Routes, c.Upstreams[0].OpenAPI, c.Policy = tc.routes, []byte(description), readable
+		})
+		res, body, _ := e.send(get("/auth/openapi.json"))
+		if res.StatusCode != 200 {
+			t.Fatalf("%d %s", res.StatusCode, body)
+		}
+		var doc struct {
+			Paths map[string]any `json:"paths"`
+		}
+		if err := json.Unmarshal([]byte(body), &doc); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for path := range doc.Paths {
+			if !strings.HasPrefix(path, "/auth/") && path != jwksPath {
+				got = append(got, path)
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, tc.want) {
+			t.Errorf("%s: %q, want %q", name, got, tc.want)
+		}
+	}
 }
