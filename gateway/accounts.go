@@ -186,10 +186,8 @@ func logout(ctx context.Context, c *call) error {
 	if err := c.st.identity.Logout(ctx, p, scope, c.client()); err != nil {
 		return err
 	}
-	if c.header.cookieCaller && scope != identity.LogoutOthers {
-		for _, cookie := range c.st.cookies.cleared() {
-			c.ctx.Response.Header.Add("Set-Cookie", cookie)
-		}
+	if scope != identity.LogoutOthers {
+		c.clearCookies()
 	}
 	return c.done()
 }
@@ -318,6 +316,9 @@ func deleteSession(ctx context.Context, c *call) error {
 	}
 	if err := c.st.identity.EndSession(ctx, p, c.params[0], c.client()); err != nil {
 		return err
+	}
+	if c.params[0] == p.SessionID {
+		c.clearCookies()
 	}
 	return c.done()
 }

@@ -271,6 +271,16 @@ func (c CookieConfig) cleared() []string {
 	return []string{c.line(accessCookie, "", 0), c.line(refreshCookie, "", 0)}
 }
 
+// clearCookies takes the cookies away from a caller whose session they were.
+func (c *call) clearCookies() {
+	if !c.header.cookieCaller {
+		return
+	}
+	for _, cookie := range c.st.cookies.cleared() {
+		c.ctx.Response.Header.Add("Set-Cookie", cookie)
+	}
+}
+
 // refreshCookie reads the refresh token of the cookie. The body must be empty: a
 // client that sends a token there wants the other mode.
 func (c *call) refreshCookie() (token string, err error) {

@@ -400,7 +400,16 @@ func TestLogoutByCookie(t *testing.T) {
 		}
 	}
 	b := e.signIn("uma")
-	res, _ := e.ask(post("/auth/logout", b.cookie(), "Authorization: Bearer "+e.fresh(bearer)))
+	p, err := e.service.Tokens().Verify([]byte(b.access))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, _ := e.ask(strings.Replace(post("/auth/me/sessions/"+p.SessionID, b.own()...), "POST", "DELETE", 1))
+	if res.StatusCode != 204 || !cleared(res) {
+		t.Errorf("ending the session itself: %s %q", res.Status, res.Header.Values("Set-Cookie"))
+	}
+	b = e.signIn("uma")
+	res, _ = e.ask(post("/auth/logout", b.cookie(), "Authorization: Bearer "+e.fresh(bearer)))
 	if len(res.Cookies()) != 0 {
 		t.Errorf("a logout by token touches the cookies: %q", res.Header.Values("Set-Cookie"))
 	}

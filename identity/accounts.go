@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,7 +39,11 @@ func (s *Service) Register(ctx context.Context, in Registration, by *Principal, 
 	if administrator { // nobody else puts people into a tenant, not even into their own
 		account.Tenant = by.Tenant
 	}
-	return s.create(ctx, account, by, client)
+	creator := ""
+	if by != nil {
+		creator = by.UserID
+	}
+	return s.create(ctx, account, by, creator, client)
 }
 
 // NewUser is an account to be created by somebody who may.
@@ -58,10 +63,12 @@ type NewUser struct {
 // CreateUser creates an account on the operator's behalf: nothing but its
 // validity is asked.
 func (s *Service) CreateUser(ctx context.Context, in NewUser, client Client) (User, error) {
-	return s.create(ctx, in, nil, client)
+	return s.create(ctx, in, nil, actor(nil), client)
 }
 
-func (s *Service) create(ctx context.Context, in NewUser, by *Principal, client Client) (User, error) {
+// create makes an account; creator is who the audit record says did it, "" for
+// the user themselves.
+func (s *Service) create(ctx context.Context, in NewUser, by *Principal, creator string, client Client) (User, error) {
 	u, err := s.newUser(ctx, in, by)
 	if err != nil {
 		return User{}, err
@@ -85,7 +92,7 @@ func (s *Service) create(ctx context.Context, in NewUser, by *Principal, client 
 			return User{}, errors.Join(err, s.store.DeleteUser(bounded, u.ID))
 		}
 	}
-	s.audit(ctx, client, AuditRecord{Event: EventRegistered, UserID: u.ID, ActorID: registrar(u, by), Tenant: u.Tenant})
+	s.audit(ctx, client, AuditRecord{Event: EventRegistered, UserID: u.ID, ActorID: cmp.Or(creator, u.ID), Tenant: u.Tenant})
 	if job != "" {
 		s.redeem(ctx, job)
 	}
@@ -122,14 +129,6 @@ func (s *Service) newUser(ctx context.Context, in NewUser, by *Principal) (User,
 	var err error
 	u.PasswordHash, err = s.hasher.Hash(ctx, in.Password)
 	return u, err
-}
-
-// registrar is who created u: an administrator, or u themselves.
-func registrar(u User, by *Principal) string {
-	if by == nil {
-		return u.ID
-	}
-	return by.UserID
 }
 
 // Login signs a user in by username or e-mail address. A wrong password and an

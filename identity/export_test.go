@@ -22,4 +22,5 @@ const (
 	MailsPerAddressee    = mailsPerAddressee
 	MailsPerHour         = mailsPerHour
 	RefreshesPerMinute   = refreshesPerMinute
+	MaxSessions          = maxSessions
 )

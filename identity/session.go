@@ -125,10 +125,37 @@ func (s *Service) begin(ctx context.Context, u User, client Client) (Grant, erro
 	if errors.Is(err, ErrNotFound) || err == nil && (!again.Active || again.PasswordHash != u.PasswordHash) {
 		err = ErrBadCredentials
 	}
+	if err == nil {
+		err = s.endOldest(ctx, again, client)
+	}
 	if err != nil {
 		return Grant{}, errors.Join(err, s.endSession(ctx, session.ID))
 	}
 	return s.grant(again, session, now)
+}
+
+// maxSessions is how many sessions a user can have. Whoever knows a password could
+// otherwise begin so many that ending them all, as its owner's change of it does,
+// would take longer than anybody waits.
+const maxSessions = 200
+
+// endOldest ends the sessions that are too many, the oldest first, and of a great
+// many some at a time.
+func (s *Service) endOldest(ctx context.Context, u User, client Client) error {
+	sessions, err := s.store.Sessions(ctx, u.ID, s.now())
+	if err != nil {
+		return fmt.Errorf("counting sessions: %w", err)
+	}
+	const atATime = 10
+	for range min(atATime, len(sessions)-maxSessions) {
+		oldest := sessions[len(sessions)-1]
+		sessions = sessions[:len(sessions)-1]
+		if err := s.endSession(ctx, oldest.ID); err != nil {
+			return fmt.Errorf("ending the oldest session: %w", err)
+		}
+		s.audit(ctx, client, AuditRecord{Event: EventLogout, UserID: u.ID, ActorID: u.ID, Tenant: u.Tenant, SessionID: oldest.ID, Details: map[string]string{"scope": "too many"}})
+	}
+	return nil
 }
 
 // idleEnd is when a session ends that is refreshed now and never again.

@@ -2,6 +2,7 @@ package identity_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -433,5 +434,44 @@ func TestRefreshedTokenSaysWhatIsTrueNow(t *testing.T) {
 	p := w.who(next.AccessToken)
 	if !slices.Equal(p.Roles, []string{"editor", "user"}) || !slices.Equal(p.Permissions, []string{"be.editor", "be.user"}) {
 		t.Errorf("roles %v, permissions %v", p.Roles, p.Permissions)
+	}
+}
+
+// Whoever knows a password must not be able to begin so many sessions that its
+// owner can't end them any more.
+func TestSessionsAreBounded(t *testing.T) {
+	w := newWorld(t)
+	u := w.user("ana")
+	var grants []identity.Grant
+	for range identity.MaxSessions + 3 {
+		w.clock.advance(time.Second)
+		grants = append(grants, w.login("ana"))
+	}
+	if n := w.sessions(u.ID); n != identity.MaxSessions {
+		t.Errorf("%d sessions", n)
+	}
+	for i, g := range grants {
+		if i < 3 {
+			w.refused(g.AccessToken)
+			w.sessionEnded(g)
+		} else {
+			w.believed(g.AccessToken)
+		}
+	}
+	ended := w.audited(identity.EventLogout)
+	if len(ended) != 3 || ended[0].SessionID != grants[0].SessionID || ended[0].Details["scope"] != "too many" {
+		t.Errorf("audited %+v", ended)
+	}
+
+	// More than there can be, as after a version without the bound: some at a time.
+	for i := range 25 {
+		w.must(w.store.Store.CreateSession(w.ctx, identity.Session{ID: fmt.Sprintf("older-%d", i), UserID: u.ID,
+			CreatedAt: w.clock.Now().Add(-time.Hour), ExpiresAt: w.clock.Now().Add(time.Hour), EndsAt: w.clock.Now().Add(time.Hour)}))
+	}
+	for range 3 {
+		w.login("ana")
+	}
+	if n := w.sessions(u.ID); n != identity.MaxSessions {
+		t.Errorf("%d sessions", n)
 	}
 }

@@ -179,6 +179,11 @@ func (g *growing) CreateSession(ctx context.Context, s identity.Session) error {
 	return g.Store.CreateSession(ctx, s)
 }
 
+func (g *growing) Sessions(ctx context.Context, userID string, now time.Time) ([]identity.Session, error) {
+	defer g.timed("Sessions")()
+	return g.Store.Sessions(ctx, userID, now)
+}
+
 func (g *growing) AppendAudit(ctx context.Context, r identity.AuditRecord) error {
 	defer g.timed("AppendAudit")()
 	return g.Store.AppendAudit(ctx, r)
