@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -50,6 +51,21 @@ func TestAPreflightIsAnsweredBeforeAnybodyIsKnown(t *testing.T) {
 			if got := strings.Join(res.Header[name], "|"); got != want {
 				t.Errorf("%s: %s is %q, want %q", path, name, got, want)
 			}
+		}
+	}
+	if seen := e.requests(); len(seen) != 0 {
+		t.Errorf("the upstream saw %q", seen)
+	}
+}
+
+// What comes behind a preflight as its body is no request.
+func TestTheBodyOfAPreflightIsNoRequest(t *testing.T) {
+	e := startCORS(t)
+	inner := get("/public/smuggled")
+	for _, framing := range []string{fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(inner), inner), fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(inner), inner)} {
+		head := strings.TrimSuffix(preflight("/tasks", goodOrigin), "\r\n")
+		if res, _, _ := e.send(head + framing); res.StatusCode != 204 {
+			t.Errorf("%d", res.StatusCode)
 		}
 	}
 	if seen := e.requests(); len(seen) != 0 {

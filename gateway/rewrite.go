@@ -68,7 +68,7 @@ func (w *rewriting) location(value, host string) (string, bool) {
 	if path == "" && origin != "" {
 		path = "/"
 	}
-	if !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.HasPrefix(path, `/\`) {
+	if !hostless(path) {
 		return "", false // relative, or another host's
 	}
 	if w.upstream != "" && !within(path, w.upstream) {
@@ -78,7 +78,16 @@ func (w *rewriting) location(value, host string) (string, bool) {
 	if path == "" {
 		path = "/"
 	}
+	if !hostless(path) {
+		return "", false // it was a path before, and must not become another host
+	}
 	return origin + path + query, true
+}
+
+// hostless reports whether browsers take a path that begins so for one of the host
+// it came from: they read "\" as "/", and nothing at all where there is a tab.
+func hostless(path string) bool {
+	return strings.HasPrefix(path, "/") && !strings.ContainsRune(path, '\t') && !strings.HasPrefix(path, "//") && !strings.HasPrefix(path, `/\`)
 }
 
 // routedPaths are the paths of an upstream's API description as clients see them.

@@ -132,6 +132,10 @@ func TestALocationLeadsBackThroughTheGateway(t *testing.T) {
 		"a user name in front of a host":   {strip, "http://gateway.test@evil.example/x", "http://gateway.test@evil.example/x"},
 		"another host without a scheme":    {strip, "//other.test/login", "//other.test/login"},
 		"which browsers read as the same":  {strip, `/\other.test/login`, `/\other.test/login`},
+		"what would become another host":   {all, "/api//evil.example/x", "/api//evil.example/x"},
+		"by a backslash":                   {all, `/api/\evil.example/x`, `/api/\evil.example/x`},
+		"by a tab":                         {all, "/api/\t/evil.example/x", "/api/\t/evil.example/x"},
+		"a tab where nothing is cut off":   {strip, "/\t/evil.example/x", "/\t/evil.example/x"},
 		"a host of nobody":                 {strip, "http:///x", "http:///x"},
 		"no URL of ours":                   {strip, "mailto:a@b.example", "mailto:a@b.example"},
 		"under what was replaced":          {replace, "/api/x", "/public/x"},
@@ -386,4 +390,36 @@ func TestTheDescriptionHasPathsAsClientsSeeThem(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, tc.want)
 		}
 	}
+}
+
+// Whatever an upstream says, what is made of it leads to the host that was asked.
+func FuzzLocation(f *testing.F) {
+	for _, value := range []string{"/", "/api//evil.example", `/api/\evil.example`, "/api/\t/evil.example", "http://gateway.test/api/x", "http://gateway.test", "//a", "/api?x", "http://gateway.test//evil"} {
+		f.Add(value)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		for _, p := range []struct{ route, upstream string }{{"/a", "/"}, {"/a", "/api"}, {"/", "/api"}} {
+			w, err := newRewriting(p.route, p.upstream)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, ok := w.location(value, "gateway.test")
+			if !ok {
+				continue
+			}
+			// As browsers read it (URL standard, §4.4).
+			read := strings.NewReplacer("\t", "", "\n", "", "\r", "", `\`, "/").Replace(got)
+			scheme, rest, absolute := strings.Cut(read, "://")
+			if absolute && !strings.HasPrefix(read, "/") {
+				host, _, _ := strings.Cut(strings.NewReplacer("?", "/", "#", "/").Replace(rest), "/")
+				if !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") || !strings.EqualFold(host, "gateway.test") {
+					t.Errorf("%q by %v leads to %q", value, p, got)
+				}
+				continue
+			}
+			if !strings.HasPrefix(read, "/") || strings.HasPrefix(read, "//") {
+				t.Errorf("%q by %v leads to %q", value, p, got)
+			}
+		}
+	})
 }
