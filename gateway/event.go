@@ -30,6 +30,18 @@ type event struct {
 	cause     error // why, for this log alone
 }
 
+// longestLogged is how much of a path a record holds. A client may send far more,
+// and would fill the log's disk with it.
+const longestLogged = 2 << 10
+
+// clip shortens a path for the log.
+func clip(path string) string {
+	if len(path) > longestLogged {
+		return path[:longestLogged] + "…"
+	}
+	return path
+}
+
 // recorder logs and counts events.
 type recorder struct {
 	log       *slog.Logger

@@ -49,6 +49,7 @@ type Gateway struct {
 func New(cfg Config, state *State) *Gateway {
 	g := &Gateway{log: cfg.Log, recorder: newRecorder(cfg.Log, cfg.AccessLog, cfg.Metrics), reloads: newReloads(cfg.Metrics)}
 	g.shared = cfg.SharedLimits
+	cfg.Metrics.MustRegister(newGauges(g))
 	g.state.Store(state)
 	g.reloads.serving(state)
 	g.app = fiber.New(fiber.Config{
@@ -224,7 +225,8 @@ func (r *request) read(st *State) error {
 		}
 	}
 	path, query, hasQuery := bytes.Cut(head.RequestURI(), []byte{'?'})
-	e.path = string(path)
+	sent := string(path)
+	e.path = clip(sent)
 	canonical, err := canonicalPath(make([]byte, 0, len(path)), path)
 	if err != nil {
 		e.path = "" // it may hold anything
@@ -235,7 +237,7 @@ func (r *request) read(st *State) error {
 			return refuse(codeMalformedRequest, errPathByte)
 		}
 	}
-	r.path, r.target = string(canonical), e.path
+	r.path, r.target = string(canonical), sent
 	if hasQuery {
 		r.target += "?" + string(query)
 	}

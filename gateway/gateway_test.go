@@ -54,6 +54,7 @@ type testGateway struct {
 	addr    string
 	config  StateConfig
 	log     *lockedLog
+	metrics *prometheus.Registry
 
 	mu   sync.Mutex
 	seen []string // heads of requests, as they came over the wire
@@ -80,7 +81,7 @@ func (l *lockedLog) String() string {
 // with 200 and its own idea of the path.
 func startGateway(t testing.TB, change ...func(*StateConfig)) *testGateway {
 	t.Helper()
-	e := &testGateway{t: t, log: &lockedLog{}}
+	e := &testGateway{t: t, log: &lockedLog{}, metrics: prometheus.NewRegistry()}
 	rules, err := policy.Parse("test.csv", []byte(testPolicy))
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +100,7 @@ func startGateway(t testing.TB, change ...func(*StateConfig)) *testGateway {
 		t.Fatal(err)
 	}
 	e.gateway = New(Config{HeaderBytes: 16 << 10, HeaderTimeout: 5 * time.Second, IdleTimeout: 5 * time.Second,
-		Log: slog.New(slog.NewTextHandler(e.log, nil)), Metrics: prometheus.NewRegistry()}, state)
+		Log: slog.New(slog.NewTextHandler(e.log, nil)), Metrics: e.metrics}, state)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

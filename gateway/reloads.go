@@ -40,6 +40,9 @@ func newReloads(metrics prometheus.Registerer) *reloads {
 		failed:   gauge("portcullis_reload_refused", "1 while the last reload was refused, so that what is served is not what the files say."),
 		rejected: gauge("portcullis_reload_refused_timestamp_seconds", "When a reload was last refused; 0 for never."),
 	}
+	for _, result := range []string{"ok", "refused"} {
+		r.count.WithLabelValues(result) // so that a rate can be taken from the first one on
+	}
 	metrics.MustRegister(r.count, r.info, r.rules, r.loaded, r.failed, r.rejected)
 	return r
 }

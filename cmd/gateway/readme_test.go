@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -106,6 +108,50 @@ func TestReadmeHasTheRefusals(t *testing.T) {
 	if got, _, ok := strings.Cut(rest, "<!-- refusals: end -->"); !ok || got != want {
 		t.Errorf("the README's table of refusals is out of date; it should be\n%s", want)
 	}
+}
+
+// TestReadmeHasTheMetrics holds the README's table against what a gateway shows
+// after a few requests.
+func TestReadmeHasTheMetrics(t *testing.T) {
+	i := &instance{t: t, tasks: serveHTTP(t, &countingUpstream{seen: map[string]int{}}), dir: filepath.Join(t.TempDir(), "a")}
+	i.start()
+	defer i.stop()
+	r := &replica{t: t, addr: i.edge}
+	token := r.signIn("ana")
+	for _, path := range []string{"/tasks?1", "/nowhere"} {
+		r.ask("GET", path, token, "")
+	}
+	res, err := http.Get("http://" + i.operators + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	scraped, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := metricsTable(string(scraped))
+	_, rest, _ := strings.Cut(readme(t), "<!-- metrics: begin -->\n")
+	if got, _, ok := strings.Cut(rest, "<!-- metrics: end -->"); !ok || got != want {
+		t.Errorf("the README's table of metrics is out of date; it should be\n%s", want)
+	}
+}
+
+// metricsTable makes a table of the metrics of ours in a scrape.
+func metricsTable(scrape string) string {
+	var b strings.Builder
+	b.WriteString("\n| metric | type | labels | meaning |\n|---|---|---|---|\n")
+	for _, m := range regexp.MustCompile(`(?m)^# HELP (portcullis_\S+) (.*)\n# TYPE \S+ (\S+)\n[^{ ]+(?:\{(.*)\})? \S+$`).FindAllStringSubmatch(scrape, -1) {
+		var labels []string
+		for _, l := range regexp.MustCompile(`([a-z_]+)="`).FindAllStringSubmatch(m[4], -1) {
+			if l[1] != "le" {
+				labels = append(labels, "`"+l[1]+"`")
+			}
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m[1], m[3], strings.Join(labels, ", "), m[2])
+	}
+	b.WriteString("\n")
+	return b.String()
 }
 
 // background runs a command until the test ends.
