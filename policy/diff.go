@@ -16,6 +16,8 @@ type Difference struct {
 	New         string            `json:"new"`
 	Shifts      []Shift           `json:"shifts"`
 	Permissions []PermissionShift `json:"permissions"`
+	// Affected are the users for whom anything changes; see DiffFor.
+	Affected *People `json:"affected,omitempty"`
 }
 
 // Same reports whether the policies mean the same.
@@ -30,10 +32,11 @@ type Shift struct {
 	Subjects []string  `json:"subjects"`
 	Kind     ShiftKind `json:"kind"`
 	// Methods are names, or "*" for every method but the Except.
-	Methods []string `json:"methods"`
-	Except  []string `json:"methods_except,omitempty"`
-	Paths   Paths    `json:"paths"`
-	Example Example  `json:"example"`
+	Methods  []string `json:"methods"`
+	Except   []string `json:"methods_except,omitempty"`
+	Paths    Paths    `json:"paths"`
+	Example  Example  `json:"example"`
+	Affected *People  `json:"affected,omitempty"`
 }
 
 // ShiftKind says what changes.
@@ -63,22 +66,35 @@ type PermissionShift struct {
 	Subjects    []string  `json:"subjects"`
 	Kind        ShiftKind `json:"kind"`        // gains or loses
 	Permissions []string  `json:"permissions"` // without "perm:"
+	Affected    *People   `json:"affected,omitempty"`
 }
 
 // Diff compares the meaning of two policies, whatever their lines. It fails if a
 // policy is missing, or if the patterns overlap in more ways than can be looked at.
 func Diff(before, after *Policy) (Difference, error) {
+	d, err := newDiffer(before, after)
+	if err != nil {
+		return Difference{}, err
+	}
+	return d.difference(), nil
+}
+
+func newDiffer(before, after *Policy) (*differ, error) {
 	if before == nil || before.index == nil || after == nil || after.index == nil {
-		return Difference{}, errors.New("compare policies: no policy")
+		return nil, errors.New("compare policies: no policy")
 	}
 	d := &differ{before: before, after: after, cast: newCast(before, after)}
 	if err := d.compareAll(); err != nil {
-		return Difference{}, fmt.Errorf("compare policies: %w", err)
+		return nil, fmt.Errorf("compare policies: %w", err)
 	}
+	return d, nil
+}
+
+func (d *differ) difference() Difference {
 	return Difference{
-		Old: before.file, New: after.file,
+		Old: d.before.file, New: d.after.file,
 		Shifts: d.shifts(), Permissions: d.permissions(),
-	}, nil
+	}
 }
 
 // compareAll asks both policies about every request that may have changed.

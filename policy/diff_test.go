@@ -136,27 +136,8 @@ func TestPatternsThatOverlapWithoutEndAreRefused(t *testing.T) {
 	}
 }
 
-// covers reports whether a request is one of the paths.
-func (p Paths) covers(path string) bool {
-	return matches(p.Pattern, path) && !slices.ContainsFunc(p.Except, func(e Paths) bool { return e.covers(path) })
-}
-
 func (s Shift) covers(subject, method, path string) bool {
-	return slices.Contains(s.Subjects, subject) && s.Paths.covers(path) &&
-		(slices.Contains(s.Methods, method) || s.Methods[0] == "*" && !slices.Contains(s.Except, method))
-}
-
-// subjectsOf spells a caller as a Difference does: every subject of the cast
-// that the caller is.
-func subjectsOf(c Caller) []string {
-	if !c.Authenticated {
-		return []string{"anonymous"}
-	}
-	names := []string{"authenticated"}
-	for _, role := range c.Roles {
-		names = append(names, "role:"+role)
-	}
-	return names
+	return slices.Contains(s.Subjects, subject) && s.Paths.covers(path) && s.concerns(method)
 }
 
 // Of the requests of a random caller, those change that a Difference says, and no
@@ -192,6 +173,16 @@ func TestDifferencesAreExact(t *testing.T) {
 		lines = append(lines, "p, role:nobody, /nothing, GET, allow")
 		before, after := mustCompile(t, g.source), mustCompile(t, strings.Join(lines, "\n"))
 		diff := mustDiff(t, before, after)
+		affected := make(map[string]bool)
+		for _, c := range slices.Concat(g.callers, other.callers) {
+			users := new(Population)
+			users.Add("one", c)
+			counted, err := DiffFor(before, after, users)
+			if err != nil {
+				t.Fatal(err)
+			}
+			affected[fmt.Sprint(c)] = counted.Affected.Count == 1
+		}
 		callers, paths, methods := slices.Concat(g.callers, other.callers), slices.Concat(g.paths, other.paths), slices.Concat(g.methods, other.methods)
 		for range 200 {
 			c, path, method := pick(d, callers), pick(d, paths), pick(d, methods)
@@ -199,6 +190,9 @@ func TestDifferencesAreExact(t *testing.T) {
 			asked++
 			if was != is {
 				changed++
+			}
+			if was != is && !affected[fmt.Sprint(c)] {
+				t.Fatalf("seed %d: %+v %s %q: %v before, %v after, and not affected\n%s", seed, c, method, path, was, is, diff)
 			}
 			if err := agrees(diff, c, method, path, was, is); err != nil {
 				t.Fatalf("seed %d: %+v %s %q: %v before, %v after: %v\n%s\n%s-----\n%s", seed, c, method, path, was, is, err, diff, g.source, strings.Join(lines, "\n"))
@@ -218,7 +212,7 @@ func agrees(d Difference, c Caller, method, path string, was, is bool) error {
 		if !isCanonical(path) {
 			break
 		}
-		for _, subject := range subjectsOf(c) {
+		for _, subject := range c.spelt() {
 			kinds[s.Kind] = kinds[s.Kind] || s.covers(subject, method, path)
 		}
 	}

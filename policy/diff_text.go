@@ -15,10 +15,13 @@ func (d Difference) String() string {
 		fmt.Fprintf(&b, "%s %s %s %s%s\n", who(s.Subjects), verb(s.Kind), s.methods(), s.Paths, s.Kind.proviso())
 		fmt.Fprintf(&b, "    %s %s: before %s\n", s.Example.Method, s.Example.Path, orNone(s.Example.Before))
 		fmt.Fprintf(&b, "    %s now    %s\n", strings.Repeat(" ", len(s.Example.Method)+1+len(s.Example.Path)+1), orNone(s.Example.After))
+		b.WriteString(s.Affected.affected("    ", "\n"))
 	}
 	for _, s := range d.Permissions {
 		fmt.Fprintf(&b, "%s %s the permission %s, of which upstreams are told\n", who(s.Subjects), verb(s.Kind), strings.Join(s.Permissions, ", "))
+		b.WriteString(s.Affected.affected("    ", "\n"))
 	}
+	b.WriteString(d.Affected.affected("in all, ", "\n"))
 	return b.String()
 }
 
@@ -30,15 +33,30 @@ func (d Difference) Markdown() string {
 		b.WriteString("Both mean the same.\n")
 		return b.String()
 	}
-	b.WriteString("| who | | methods | paths | before | now |\n|---|---|---|---|---|---|\n")
+	users := func(p *People) string { return "" }
+	head, line := "", ""
+	if d.Affected != nil {
+		head, line = " users |", "---|"
+		users = func(p *People) string { return fmt.Sprintf(" %d |", p.Count) }
+	}
+	fmt.Fprintf(&b, "| who | | methods | paths | before | now |%s\n|---|---|---|---|---|---|%s\n", head, line)
 	for _, s := range d.Shifts {
-		fmt.Fprintf(&b, "| %s | **%s**%s | %s | %s | %s | %s |\n", code(who(s.Subjects)), verb(s.Kind), s.Kind.proviso(),
-			code(s.methods()), code(s.Paths.String()), ruleCode(s.Example.Before), ruleCode(s.Example.After))
+		fmt.Fprintf(&b, "| %s | **%s**%s | %s | %s | %s | %s |%s\n", code(who(s.Subjects)), verb(s.Kind), s.Kind.proviso(),
+			code(s.methods()), code(s.Paths.String()), ruleCode(s.Example.Before), ruleCode(s.Example.After), users(s.Affected))
 	}
 	for _, s := range d.Permissions {
-		fmt.Fprintf(&b, "| %s | **%s** | | permission %s | | |\n", code(who(s.Subjects)), verb(s.Kind), code(strings.Join(s.Permissions, ", ")))
+		fmt.Fprintf(&b, "| %s | **%s** | | permission %s | | |%s\n", code(who(s.Subjects)), verb(s.Kind), code(strings.Join(s.Permissions, ", ")), users(s.Affected))
 	}
+	b.WriteString(d.Affected.affected("\n**", "**\n"))
 	return b.String()
+}
+
+// affected says how many users a change is about, if they were counted.
+func (p *People) affected(before, after string) string {
+	if p == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s%s affected%s", before, p, after)
 }
 
 func (s Shift) methods() string {

@@ -74,7 +74,7 @@ func (p People) String() string {
 	if len(p.Sample) == 0 {
 		return text
 	}
-	names := strings.Join(p.Sample, ", ")
+	names := strings.Join(slices.Sorted(slices.Values(p.Sample)), ", ")
 	if p.Count > len(p.Sample) {
 		names += ", …"
 	}

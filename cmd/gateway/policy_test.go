@@ -18,6 +18,8 @@ func TestExitStatusOfPolicyCommands(t *testing.T) {
 		"fail.yaml":      "principals: {ana: {roles: [user]}}\ntests: [{name: x, requests: [GET /tasks]}]\n",
 		"warn.csv":       "p, role:user, /tasks, GET, allow\np, role:user, /tasks, GET, allow\n",
 		"bad.csv":        "p, user, /tasks, GET, allow\n",
+		"other.csv":      "p, role:user, /tasks, PUT, allow\n",
+		"log.jsonl":      `{"subject":{"authenticated":true,"roles":["user"]},"method":"GET","path":"/tasks","effect":"allow"}` + "\n",
 	} {
 		if err := os.WriteFile(filepath.Join(".", name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -48,11 +50,15 @@ func TestExitStatusOfPolicyCommands(t *testing.T) {
 		{1, "diff good.csv other.csv"},
 		{2, "diff good.csv bad.csv"},
 		{2, "diff good.csv"},
+		{0, "matrix good.csv --output html"},
+		{2, "matrix bad.csv"},
+		{0, "replay good.csv --log log.jsonl"},
+		{1, "replay other.csv --log log.jsonl"},
+		{2, "replay good.csv --log good.csv"},
+		{2, "replay good.csv --log missing.jsonl"},
+		{2, "replay good.csv"},
 		{2, "dif"},
 	} {
-		if err := os.WriteFile("other.csv", []byte("p, role:user, /tasks, PUT, allow\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
 		var stderr bytes.Buffer
 		env := environment{stdin: strings.NewReader(""), stdout: io.Discard, stderr: &stderr}
 		if got := run(t.Context(), append([]string{"policy"}, strings.Fields(c.args)...), env); got != c.status {
