@@ -45,6 +45,7 @@ func checkIdentity(id *Identity, wrong complain) {
 	if id.Tokens.RefreshTTL <= id.Tokens.AccessTTL {
 		wrong("identity.tokens.refresh_ttl", "must be more than access_ttl", "identity.tokens.access_ttl")
 	}
+	checkIssuers(id, wrong)
 	if id.SessionTTL < id.Tokens.RefreshTTL {
 		wrong("identity.session_ttl", "must not be less than tokens.refresh_ttl", "identity.tokens.refresh_ttl")
 	}

@@ -77,6 +77,7 @@ type Identity struct {
 	Password     Password      `yaml:"password"`
 	Tokens       Tokens        `yaml:"tokens"`
 	Cookies      Cookies       `yaml:"cookies"`
+	Issuers      []Issuer      `yaml:"issuers" doc:"others whose tokens are believed"`
 	Revocation   Revocation    `yaml:"revocation"`
 	LoginLimit   LoginLimit    `yaml:"login_limit"`
 	Reset        Reset         `yaml:"reset"`

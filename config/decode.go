@@ -71,6 +71,8 @@ func (d *decoder) section(v reflect.Value, keys []key, node *yaml.Node, path str
 			d.sections(field, k.keys, value, at)
 		case named:
 			d.named(field, k.keys, value, at)
+		case pairs:
+			d.pairs(field, k, value, at)
 		case list, scalar:
 			d.text(field, k, value, at)
 		}
@@ -98,6 +100,33 @@ func (d *decoder) named(v reflect.Value, keys []key, node *yaml.Node, path strin
 		element := reflect.New(v.Type().Elem()).Elem()
 		d.section(element, keys, given[name], join(path, name))
 		v.SetMapIndex(reflect.ValueOf(name), element)
+	}
+}
+
+// pairs fills a map of texts.
+func (d *decoder) pairs(v reflect.Value, k key, node *yaml.Node, path string) {
+	v.Set(reflect.MakeMap(v.Type()))
+	if node == nil || !d.is(node, yaml.MappingNode, path, "a section") {
+		return
+	}
+	for i := 0; i < len(node.Content); i += 2 {
+		name, value := node.Content[i], node.Content[i+1]
+		at := d.at(value, join(path, clip(name.Value)))
+		switch {
+		case name.Kind != yaml.ScalarNode:
+			at.Key = path
+			d.report(at, "has a key that is not a text")
+		case name.Value == "":
+			d.report(at, "must have a name before it")
+		case v.MapIndex(reflect.ValueOf(name.Value)).IsValid():
+			d.report(at, "is given twice")
+		default:
+			if text, ok := d.plain(value, k.format, at.Key); ok {
+				element := reflect.New(v.Type().Elem()).Elem()
+				d.scalar(element, k, text, at)
+				v.SetMapIndex(reflect.ValueOf(name.Value), element)
+			}
+		}
 	}
 }
 

@@ -16,6 +16,7 @@ const (
 	section               // a mapping with fixed keys
 	sections              // a list of sections
 	named                 // a mapping from names to sections
+	pairs                 // a mapping from texts to texts
 )
 
 // key describes one key of gateway.yaml, from the tags of a struct field.
@@ -28,7 +29,7 @@ type key struct {
 	required bool
 	empty    bool
 	min, max string
-	format   format // scalar and list
+	format   format // scalar, list, and the values of pairs
 	keys     []key  // section, sections and named
 }
 
@@ -51,6 +52,8 @@ func keysOf(t reflect.Type) []key {
 		switch t := f.Type; {
 		case t.Kind() == reflect.Slice && isSection(t.Elem()):
 			k.shape, k.keys = sections, keysOf(t.Elem())
+		case t.Kind() == reflect.Map && t.Elem().Kind() == reflect.String:
+			k.shape, k.format = pairs, formatOf(t.Elem(), f.Tag)
 		case t.Kind() == reflect.Map:
 			k.shape, k.keys = named, keysOf(t.Elem())
 		case t.Kind() == reflect.Slice:

@@ -52,6 +52,8 @@ func (k key) schema() object {
 			"propertyNames":        object{"pattern": whole(namePattern)},
 			"additionalProperties": sectionSchema(k.keys),
 		}
+	case pairs:
+		s = object{"type": "object", "propertyNames": object{"minLength": 1}, "additionalProperties": k.textSchema()}
 	case list:
 		s = object{"type": "array", "items": k.textSchema(), "uniqueItems": true}
 		if k.required {
@@ -122,7 +124,7 @@ func tableRows(b *strings.Builder, keys []key, path string) {
 			tableRows(b, k.keys, at+"[]")
 		case named:
 			tableRows(b, k.keys, at+".NAME")
-		case list, scalar:
+		case list, scalar, pairs:
 			fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", at, k.typeName(), k.defaultText(), strings.ReplaceAll(k.doc, "|", `\|`))
 		}
 	}
@@ -130,8 +132,11 @@ func tableRows(b *strings.Builder, keys []key, path string) {
 
 func (k key) typeName() string {
 	name := k.format.name
-	if k.shape == list {
+	switch k.shape {
+	case list:
 		name = "list of " + name + "s"
+	case pairs:
+		name = "map of texts to " + name + "s"
 	}
 	switch {
 	case k.min != "" && k.max != "":
@@ -146,6 +151,8 @@ func (k key) defaultText() string {
 	switch {
 	case k.fallback == "" && k.required:
 		return "**required**"
+	case k.shape == pairs:
+		return "`{}`"
 	case k.shape == list:
 		return "`[" + strings.ReplaceAll(k.fallback, ",", ", ") + "]`"
 	case k.fallback == "" && k.empty:

@@ -70,13 +70,11 @@ func (a *assertions) fields(s *State, p *identity.Principal, audience string, no
 func appendCaller(dst []byte, p *identity.Principal, permissions []string, assertion string) []byte {
 	dst = appendField(dst, fieldUserID, p.UserID)
 	dst = appendField(dst, fieldUserName, p.Username)
-	dst = appendField(dst, fieldUserEmail, p.Email)
+	dst = appendKnown(dst, fieldUserEmail, p.Email)
 	dst = appendField(dst, fieldUserRoles, strings.Join(p.Roles, ","))
 	dst = appendField(dst, fieldUserPermissions, strings.Join(permissions, ","))
-	if p.Tenant != "" {
-		dst = appendField(dst, fieldUserTenant, p.Tenant)
-	}
-	dst = appendField(dst, fieldSessionID, p.SessionID)
+	dst = appendKnown(dst, fieldUserTenant, p.Tenant)
+	dst = appendKnown(dst, fieldSessionID, p.SessionID) // foreign callers have none
 	return appendField(dst, fieldAssertion, assertion)
 }
 

@@ -105,6 +105,12 @@ func (e *endpoints) find(method, path string) (f found, ours bool) {
 	return found{endpoint: endpoint{readsToken: true, handle: func(context.Context, *call) error { return missing }}}, ours || len(allow) > 0
 }
 
+// aboutOneself reports whether an endpoint is about the caller's own account,
+// which a caller of another issuer does not have.
+func (e *endpoints) aboutOneself(template string) bool {
+	return template == e.prefix+"/logout" || within(template, e.prefix+"/me")
+}
+
 // overlaps reports whether a route on path would share paths with an endpoint. A
 // route on "/" is for everything else and may.
 func (e *endpoints) overlaps(path string) bool {
@@ -148,6 +154,9 @@ func (f found) answer(st *State, r *request) error {
 	h := &r.ctx.Response.Header
 	guard(h)
 	h.Set(fieldRequestID, r.event.requestID)
+	if r.principal != nil && r.principal.Issuer != "" && st.endpoints.aboutOneself(f.template) {
+		return refuse(codeForeignAccount, nil)
+	}
 	return f.handle(ctx, &call{request: r, st: st, params: f.params})
 }
 

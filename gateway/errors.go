@@ -31,6 +31,7 @@ const (
 	codeForbidden          code = "forbidden"
 	codeCSRFFailed         code = "csrf_failed"
 	codeAccountDisabled    code = "account_disabled"
+	codeForeignAccount     code = "foreign_account"
 	codeRoleNotAllowed     code = "role_not_allowed"
 	codeRegistrationClosed code = "registration_closed"
 	codeNotFound           code = "not_found"
@@ -49,6 +50,7 @@ const (
 	codeUpstreamMalformed  code = "upstream_malformed"
 	codeOverloaded         code = "overloaded"
 	codeStoreUnavailable   code = "store_unavailable"
+	codeIssuerUnavailable  code = "issuer_unavailable"
 	codeNoTarget           code = "no_healthy_target"
 	codeUpstreamTimeout    code = "upstream_timeout"
 )
@@ -76,6 +78,7 @@ func problemTypes() []problemType {
 		{codeForbidden, 403, "The policy does not allow this to you."},
 		{codeCSRFFailed, 403, "Another site may have sent this: with cookies, it takes an allowed Origin and, to change something, X-CSRF-Token."},
 		{codeAccountDisabled, 403, "The account is disabled: ask an administrator."},
+		{codeForeignAccount, 403, "Another issuer keeps the account: what is asked for is done there."},
 		{codeRoleNotAllowed, 403, "Only an administrator may give that."},
 		{codeRegistrationClosed, 403, "Registration is closed: ask an administrator for an account."},
 		{codeNotFound, 404, "There is nothing here."},
@@ -94,6 +97,7 @@ func problemTypes() []problemType {
 		{codeUpstreamMalformed, 502, "The service behind this gave no proper answer."},
 		{codeOverloaded, 503, "Too much is going on: try again as Retry-After says."},
 		{codeStoreUnavailable, 503, "Accounts are not available for the moment: try again as Retry-After says."},
+		{codeIssuerUnavailable, 503, "The keys of the token's issuer cannot be had for the moment: try again as Retry-After says."},
 		{codeNoTarget, 503, "No instance of the service behind this is healthy: try again as Retry-After says."},
 		{codeUpstreamTimeout, 504, "The service behind this did not answer in time."},
 	}
@@ -235,7 +239,9 @@ func asRefusal(err error) *refusal {
 		// Not knowing comes first: a joined error may also hold a miss.
 		{identity.ErrUnavailable, codeStoreUnavailable},
 		{identity.ErrRevocationsStale, codeStoreUnavailable},
+		{identity.ErrIssuerUnavailable, codeIssuerUnavailable},
 		{identity.ErrBusy, codeOverloaded},
+		{identity.ErrForeignAccount, codeForeignAccount},
 		{identity.ErrTokenReused, codeInvalidRefresh},
 		{identity.ErrTokenExpired, codeInvalidToken},
 		{identity.ErrTokenRevoked, codeInvalidToken},

@@ -251,9 +251,12 @@ func (r *request) authenticate(st *State) error {
 	if token == nil || err != nil {
 		return err
 	}
-	p, err := st.identity.Tokens().Verify(token)
+	p, err := st.identity.Verify(token)
 	if err != nil {
 		return err
+	}
+	if r.header.cookieCaller && p.Issuer != "" {
+		return refuse(codeInvalidToken, errors.New("another issuer's token in a cookie of ours"))
 	}
 	r.principal = p
 	r.event.userID, r.event.sessionID, r.event.tenant = p.UserID, p.SessionID, p.Tenant

@@ -293,6 +293,7 @@ func (s *State) Close() { s.close() }
 
 // close lets go of connections to upstreams. Requests under way keep theirs.
 func (s *State) close() {
+	s.identity.Close()
 	for _, u := range s.upstreams {
 		u.close()
 	}

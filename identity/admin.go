@@ -237,6 +237,9 @@ func (s *Service) DeleteUser(ctx context.Context, p *Principal, id string, clien
 
 // LogoutUser ends every session of a user.
 func (s *Service) LogoutUser(ctx context.Context, p *Principal, id string, client Client) error {
+	if from := s.issuers.of(id); from != nil {
+		return s.logoutForeign(ctx, p, id, from, client)
+	}
 	u, err := s.alterable(ctx, p, id)
 	if err != nil {
 		return err

@@ -49,6 +49,7 @@ func (r *Revocations) Check(p *Principal, now time.Time) error {
 	}
 	r.mu.RLock()
 	_, session := r.sessions[p.SessionID]
+	session = session && p.SessionID != "" // of a foreign caller, who has none
 	user := r.users[p.UserID]
 	r.mu.RUnlock()
 	if session || p.Epoch < user.minEpoch {

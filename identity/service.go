@@ -63,6 +63,7 @@ type Service struct {
 	store       Store
 	tokens      *Tokens
 	revocations *Revocations
+	issuers     *Issuers // nil: none but ourselves
 	hasher      *Hasher
 	roles       Roles
 	mailer      Mailer

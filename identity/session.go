@@ -293,6 +293,9 @@ func (s *Service) endSessions(ctx context.Context, userID, keep string) error {
 
 // Logout ends sessions of the caller; their tokens are refused from the next request on.
 func (s *Service) Logout(ctx context.Context, p *Principal, scope LogoutScope, client Client) error {
+	if p.Issuer != "" {
+		return ErrForeignAccount
+	}
 	var err error
 	switch scope {
 	case LogoutLocal:

@@ -44,6 +44,7 @@ const (
 // Principal is a caller who has proved who they are. It is shared by all
 // requests that carry the same token and must not be changed.
 type Principal struct {
+	Issuer        string // "" is ourselves; else the name of an issuer we trust, and there is no session
 	UserID        string
 	Username      string
 	Email         string
@@ -212,6 +213,11 @@ func (t *Tokens) Verify(token []byte) (*Principal, error) {
 		}
 		trust.verified.put(string(token), p)
 	}
+	return t.live(p)
+}
+
+// live returns p if neither time nor anybody has ended what its token proves.
+func (t *Tokens) live(p *Principal) (*Principal, error) {
 	if now := t.cfg.Now(); !now.Before(p.ExpiresAt) {
 		return nil, ErrTokenExpired
 	} else if err := t.revocations.Check(p, now); err != nil {
@@ -220,13 +226,21 @@ func (t *Tokens) Verify(token []byte) (*Principal, error) {
 	return p, nil
 }
 
-// parse verifies a token from nothing.
-func (t *Tokens) parse(token []byte, keys *Keyring) (*Principal, error) {
+// wellFormed refuses what must not get to a decoder.
+func wellFormed(token []byte) error {
 	if len(token) > maxTokenBytes {
-		return nil, fmt.Errorf("%w: %d bytes", ErrTokenInvalid, len(token))
+		return fmt.Errorf("%w: %d bytes", ErrTokenInvalid, len(token))
 	}
 	if bytes.ContainsAny(token, "\r\n") { // base64 decoders skip them, even strict ones
-		return nil, fmt.Errorf("%w: line breaks", ErrTokenInvalid)
+		return fmt.Errorf("%w: line breaks", ErrTokenInvalid)
+	}
+	return nil
+}
+
+// parse verifies a token from nothing.
+func (t *Tokens) parse(token []byte, keys *Keyring) (*Principal, error) {
+	if err := wellFormed(token); err != nil {
+		return nil, err
 	}
 	var c accessClaims
 	if _, err := t.parser.ParseWithClaims(string(token), &c, func(token *jwt.Token) (any, error) { return t.verificationKey(token, keys) }); err != nil {

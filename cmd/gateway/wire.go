@@ -48,6 +48,7 @@ type accounts struct {
 	store       identity.Store
 	tokens      *identity.Tokens
 	revocations *identity.Revocations
+	federation  *identity.Federation
 	service     *identity.Service
 }
 
@@ -88,6 +89,7 @@ func openAccounts(ctx context.Context, cfg *config.Config, log *slog.Logger, mai
 		return nil, errors.Join(fmt.Errorf("reading revocations: %w", err), a.store.Close())
 	}
 	a.tokens = identity.NewTokens(identity.TokensConfig{Issuer: id.Tokens.Issuer, Audience: id.Tokens.Audience, AccessTTL: id.Tokens.AccessTTL}, keys, a.revocations)
+	a.federation = identity.NewFederation(log)
 	a.service = identity.NewService(serviceConfig(id), a.store, a.tokens, a.revocations, hasher, rules, mailer, log)
 	return a, nil
 }
@@ -144,6 +146,7 @@ func (a *accounts) close(log *slog.Logger) {
 
 func (a *accounts) register(metrics prometheus.Registerer) {
 	metrics.MustRegister(
+		issuerAges{a.federation},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "portcullis_revocations", Help: "Revocations in memory.",
 		}, func() float64 { return float64(a.revocations.Len()) }),
@@ -192,5 +195,12 @@ func buildState(cfg *config.Config, a *accounts, rules *policy.Policy) (*gateway
 	sc.Routes = routeConfigs(cfg)
 	sc.RateLimits, sc.OwnRateLimits = rateLimits(cfg), cfg.Identity.RateLimits
 	sc.CORS, sc.HSTS = corsConfig(cfg.Identity.CORS), hsts(cfg.HSTS)
-	return gateway.NewState(sc)
+	if sc.Identity, err = trusting(sc.Identity, a.federation, cfg, rules); err != nil {
+		return nil, err
+	}
+	state, err := gateway.NewState(sc)
+	if err != nil {
+		sc.Identity.Close()
+	}
+	return state, err
 }
