@@ -19,6 +19,7 @@ func check(c *Config, wrong complain) {
 	if c.Admin.Listen != "" && c.Admin.Listen == c.Listen {
 		wrong("admin.listen", "is where clients connect; operators need an address of their own", "listen")
 	}
+	checkEdge(c, wrong)
 	checkIdentity(&c.Identity, wrong)
 	checkMail(&c.Identity.Mail, wrong)
 	checkCORS(c.Identity.CORS, "identity.cors", wrong)

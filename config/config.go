@@ -33,7 +33,9 @@ type Config struct {
 	ShutdownTimeout time.Duration       `yaml:"shutdown_timeout" default:"30s" min:"1s" max:"1h" doc:"how long requests under way may take to end once the gateway is told to stop"`
 	DrainDelay      time.Duration       `yaml:"drain_delay" default:"0s" min:"0s" max:"10m" doc:"how long the gateway, told to stop, is not ready but still accepts connections, so that balancers notice; longer than their checks take"`
 	Admin           Admin               `yaml:"admin"`
+	TLS             TLS                 `yaml:"tls"`
 	TrustedProxies  []netip.Prefix      `yaml:"trusted_proxies" doc:"peers whose X-Forwarded-For and X-Forwarded-Proto are believed"`
+	ProxyProtocol   string              `yaml:"proxy_protocol" enum:"off|optional|required" default:"off" doc:"whether trusted proxies may or must begin a connection with a PROXY header, version 1 or 2, that tells who is behind them"`
 	Log             Log                 `yaml:"log"`
 	Limits          Limits              `yaml:"limits"`
 	HSTS            HSTS                `yaml:"hsts"`
@@ -63,6 +65,8 @@ type Limits struct {
 	HeaderTimeout time.Duration `yaml:"header_timeout" default:"10s" min:"100ms" max:"10m" doc:"how long a client may take to send a request's header"`
 	IdleTimeout   time.Duration `yaml:"idle_timeout" default:"75s" min:"1s" max:"1h" doc:"how long a connection may stay open between requests"`
 	Connections   int           `yaml:"connections" default:"0" min:"0" doc:"open connections of clients, beyond which they are answered 503; 0 is 262144"`
+
+	ConnectionsPerAddress int `yaml:"connections_per_address" default:"0" min:"0" doc:"those of one IPv4 address or IPv6 /64 network, beyond which they are answered 503; trusted proxies are not limited, nor who is behind one that sends no PROXY header; 0 is as many as connections"`
 }
 
 // Identity is who may call, and how they prove it.

@@ -30,7 +30,10 @@ func TestDefaultsAreSafe(t *testing.T) {
 		Listen:          ":8080",
 		ShutdownTimeout: 30 * time.Second,
 		Admin:           Admin{Listen: "127.0.0.1:8081"},
-		Log:             Log{Level: slog.LevelInfo, Format: "json"},
+		TLS: TLS{MinVersion: "tls1.2", ClientAuth: "none",
+			ACME: ACME{Cache: "testdata/data/acme", Directory: "https://acme-v02.api.letsencrypt.org/directory"}},
+		ProxyProtocol: "off",
+		Log:           Log{Level: slog.LevelInfo, Format: "json"},
 		Limits: Limits{
 			HeaderBytes: 16 << 10, Body: 10 << 20, Connections: 0,
 			HeaderTimeout: 10 * time.Second, IdleTimeout: 75 * time.Second,

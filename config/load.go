@@ -25,7 +25,7 @@ const (
 // is given as os.Environ returns it and wins over the file.
 //
 // The key a.b-c.d is set by GATEWAY_A_B_C_D, a list by its elements with commas
-// between them; routes are set in the file only. A key that holds a secret is
+// between them; lists of sections are set in the file only. A key that holds a secret is
 // also set by the content of the file that GATEWAY_…_FILE names, less a newline
 // at its end. Empty variables are set, to an empty text.
 //

@@ -24,6 +24,8 @@ type readiness struct {
 	// ReloadError is why the last reload kept the old configuration; "" if it did not.
 	ReloadError string    `json:"reload_error,omitempty"`
 	RefusedAt   time.Time `json:"reload_refused_at,omitzero"`
+	// CertificateError is why certificates are not those of their files; "" if they are.
+	CertificateError string `json:"certificate_error,omitempty"`
 }
 
 // AdminHandler is what operators and orchestrators ask, on a listener of its
@@ -59,6 +61,11 @@ func (g *Gateway) readyz(w http.ResponseWriter, r *http.Request) {
 	}
 	if refused := g.reloads.refused.Load(); refused != nil {
 		answer.ReloadError, answer.RefusedAt = refused.text, refused.at.UTC()
+	}
+	if g.tlsProblem != nil {
+		if err := g.tlsProblem(); err != nil {
+			answer.CertificateError = err.Error()
+		}
 	}
 	status := http.StatusOK
 	if !answer.Ready {

@@ -6,12 +6,20 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
+)
+
+// acceptPause is how long to wait after a failed Accept, and acceptTries how often,
+// before it is taken for final.
+const (
+	acceptPause = 100 * time.Millisecond
+	acceptTries = 600
 )
 
 // errConnEnded is what the server sees when it writes to a connection whose
@@ -28,9 +36,10 @@ func prepareServer(s *fasthttp.Server) {
 // forward has to listen through one (clients.listen).
 type clientListener struct {
 	net.Listener
-	clients *clients
-	once    sync.Once
-	err     error
+	clients  *clients
+	arrivals *arrivals // nil: every connection is a client's as it is
+	once     sync.Once
+	err      error
 }
 
 // Close implements net.Listener, as often as it is called.
@@ -39,29 +48,35 @@ func (l *clientListener) Close() error {
 	return l.err
 }
 
+// Accept implements net.Listener. That there are no descriptors left, say, is no
+// reason to stop for good, which is what the server would do.
 func (l *clientListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
+	for failures := 0; ; {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			if failures++; errors.Is(err, net.ErrClosed) || failures == acceptTries {
+				return nil, err
+			}
+			time.Sleep(acceptPause)
+			continue
+		}
+		failures = 0
+		if c := l.admit(conn); c != nil {
+			return c, nil
+		}
 	}
-	c := &clientConn{Conn: conn, clients: l.clients, writeIdle: defaultIdleTimeout}
+}
+
+// admit makes a connection a client's, unless it is turned away.
+func (l *clientListener) admit(conn net.Conn) *clientConn {
+	c := &clientConn{Conn: conn, writeIdle: defaultIdleTimeout}
+	c.tls, _ = conn.(*tls.Conn)
+	if l.arrivals != nil && !l.arrivals.admit(c) {
+		return nil
+	}
+	c.clients = l.clients
 	l.clients.add(c)
-	if t, ok := conn.(tlsState); ok {
-		c.tls = true
-		return &tlsClientConn{clientConn: c, tlsState: t}, nil
-	}
-	return c, nil
-}
-
-// tlsState is how fasthttp knows a TLS connection.
-type tlsState interface {
-	Handshake() error
-	ConnectionState() tls.ConnectionState
-}
-
-type tlsClientConn struct {
-	*clientConn
-	tlsState
+	return c
 }
 
 // clientConn is a client's connection as fasthttp's server sees it. It shows that
@@ -83,8 +98,10 @@ type tlsClientConn struct {
 // noted.
 type clientConn struct {
 	net.Conn
-	clients *clients
-	tls     bool
+	clients  *clients
+	tls      *tls.Conn // Conn, if it is one
+	proxied  *proxiedConn
+	arrivals *arrivals // what is left to do before the first request; nil: nothing
 
 	// What the server was told to do with its next write or read.
 	placeholder bool // the next write is an answer that forward has given already
@@ -100,11 +117,13 @@ type clientConn struct {
 	framing framing // what the server may see of what the client sends
 
 	closed  atomic.Bool
-	readErr error // why the last read failed, if it did
-	began   bool  // some of a request has come that is not answered yet
-	left    bool  // it was closed for being idle
+	stuck   atomic.Bool // TLS can't write any more, not even a goodbye
+	readErr error       // why the last read failed, if it did
+	began   bool        // some of a request has come that is not answered yet
+	left    bool        // it was closed for being idle
 
 	mu        sync.Mutex // guards what follows: the watch, abortRead and leave are other goroutines
+	arriving  bool       // its first request can't be read yet
 	leaving   bool       // to be closed when idle
 	tunnel    *tunnel    // what it was upgraded to
 	readWant  time.Time
@@ -113,6 +132,8 @@ type clientConn struct {
 	moved     bool          // bytes came since readWant was set
 	aborted   bool
 	unwatched bool // the watch has to end
+	room      *room
+	counted   netip.Addr // in room
 	pushed    []byte
 	pushedBuf [1]byte
 	watched   chan struct{} // closed when the watch has ended; nil without one
@@ -121,13 +142,15 @@ type clientConn struct {
 // clientConnOf returns the connection of a request, or nil if it was not
 // accepted by a clientListener.
 func clientConnOf(ctx *fasthttp.RequestCtx) *clientConn {
-	switch c := ctx.Conn().(type) {
-	case *clientConn:
-		return c
-	case *tlsClientConn:
-		return c.clientConn
-	}
-	return nil
+	c, _ := ctx.Conn().(*clientConn)
+	return c
+}
+
+// cameOverTLS reports whether a request came over TLS. The server's own idea of that is
+// about connections whose handshake is its to do.
+func cameOverTLS(ctx *fasthttp.RequestCtx) bool {
+	c := clientConnOf(ctx)
+	return c != nil && c.tls != nil
 }
 
 // Read implements net.Conn. One goroutine at a time may call it; it need not be
@@ -139,6 +162,9 @@ func (c *clientConn) Read(p []byte) (int, error) {
 		// handler to read, which is what forward needs. Any other reader is told
 		// that there is no body to be had, and the connection ends.
 		return 0, fasthttp.ErrBodyTooLarge
+	}
+	if c.arrivals != nil && c.arrive() != nil {
+		return 0, io.EOF // there is nothing for the server to say
 	}
 	for f := &c.framing; ; {
 		if f.err != nil {
@@ -237,7 +263,7 @@ func (c *clientConn) setReadIdle(idle time.Duration) {
 func (c *clientConn) SetWriteDeadline(t time.Time) error {
 	c.writeIdle = 0
 	c.writeWant = t
-	if !c.tls && (t.IsZero() || !c.writeArmed.IsZero() && !t.Before(c.writeArmed)) {
+	if c.tls == nil && (t.IsZero() || !c.writeArmed.IsZero() && !t.Before(c.writeArmed)) {
 		return nil
 	}
 	c.writeArmed = t
@@ -256,7 +282,7 @@ func (c *clientConn) SetDeadline(t time.Time) error {
 // Write implements net.Conn for the server's own answers.
 func (c *clientConn) Write(p []byte) (int, error) {
 	switch {
-	case c.ended:
+	case c.ended, c.arrivals != nil:
 		return 0, errConnEnded
 	case c.placeholder:
 		return c.dropPlaceholder(p)
@@ -284,7 +310,7 @@ func (c *clientConn) dropPlaceholder(p []byte) (int, error) {
 
 // send writes all of p to the wire.
 func (c *clientConn) send(p []byte) (int, error) {
-	if c.writeIdle > 0 && (c.tls || c.writeArmed.IsZero()) {
+	if c.writeIdle > 0 && (c.tls != nil || c.writeArmed.IsZero()) {
 		c.writeArmed = time.Now().Add(c.writeIdle)
 		if err := c.Conn.SetWriteDeadline(c.writeArmed); err != nil {
 			return 0, err
@@ -295,7 +321,10 @@ func (c *clientConn) send(p []byte) (int, error) {
 		n, err := c.Conn.Write(p[sent:])
 		sent += n
 		// TLS can't go on after a write that timed out.
-		if err == nil || c.tls || !isTimeout(err) || !c.extendWrite(first || n > 0) {
+		if err != nil && c.tls != nil {
+			c.stuck.Store(true)
+		}
+		if err == nil || c.tls != nil || !isTimeout(err) || !c.extendWrite(first || n > 0) {
 			return sent, err
 		}
 	}

@@ -29,9 +29,9 @@ func (c *clientConn) Close() error {
 	if c.closed.Swap(true) {
 		return nil
 	}
-	defer c.clients.remove(c)
+	defer c.forget()
 	switch {
-	case c.reset:
+	case c.reset, c.stuck.Load():
 		// The socket before the TLS around it, which would say a proper goodbye.
 		if tcp, ok := tcpOf(c.Conn); ok {
 			_ = tcp.SetLinger(0) // best effort: the connection ends either way
@@ -41,6 +41,19 @@ func (c *clientConn) Close() error {
 		c.drain()
 	}
 	return c.Conn.Close()
+}
+
+// forget is for a connection that has ended: it makes room for another.
+func (c *clientConn) forget() {
+	c.mu.Lock()
+	if c.room != nil {
+		c.room.leave(c.counted)
+		c.room = nil
+	}
+	c.mu.Unlock()
+	if c.clients != nil { // it was not turned away
+		c.clients.remove(c)
+	}
 }
 
 // drain closes our direction and reads until the client closes its own. Without

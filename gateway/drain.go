@@ -147,6 +147,9 @@ func (c *clientConn) leave() (tunnel bool) {
 	if c.tunnel != nil {
 		return true
 	}
+	if c.arriving { // in the middle of a handshake, which would not survive it
+		return false
+	}
 	c.leaving = true
 	c.readArmed = time.Unix(1, 0) // wakes a read up; only the reader knows what it waits for
 	_ = c.Conn.SetReadDeadline(c.readArmed)

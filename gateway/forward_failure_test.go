@@ -16,8 +16,9 @@ const okAnswer = "HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 2\r\n\r\nok"
 
 // reset makes the close of a connection a reset.
 func (w *wire) reset() {
-	_ = w.Conn.(*net.TCPConn).SetLinger(0)
-	_ = w.Close()
+	tcp, _ := tcpOf(w.Conn)
+	_ = tcp.SetLinger(0)
+	_ = tcp.Close()
 }
 
 func TestForwardRefusesWhatIsNoAnswer(t *testing.T) {

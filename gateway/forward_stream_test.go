@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"runtime"
 	"strings"
@@ -590,7 +589,7 @@ func TestForwardNeverMixesAnswers(t *testing.T) {
 	for n := range clients {
 		go func() {
 			defer func() { done <- struct{}{} }()
-			conn, err := net.Dial("tcp", e.addr)
+			conn, err := e.connect()
 			if err != nil {
 				t.Error(err)
 				return

@@ -3,10 +3,13 @@ package gateway
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"runtime"
@@ -15,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
 	"go.uber.org/goleak"
 )
@@ -191,7 +195,12 @@ func serveEdgeOn(t *testing.T, u *upstream, adjust func(*fasthttp.RequestCtx, *o
 	prepareServer(s)
 	clients := new(clients)
 	served := make(chan error, 1)
-	go func() { served <- s.Serve(clients.listen(ln)) }()
+	listener := clients.listen(ln)
+	if isOverTLS(t) {
+		listener.arrivals = newArrivals(Config{TLS: serverTLS(t), Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()},
+			func(netip.Addr) bool { return false })
+	}
+	go func() { served <- s.Serve(listener) }()
 	t.Cleanup(func() {
 		clients.each((*clientConn).cutTunnel)
 		_ = ln.Close() // Shutdown waits in steps of 100 ms
@@ -248,9 +257,18 @@ func sentinel(err error) string {
 	return fmt.Sprintf("unknown: %v", err)
 }
 
+// connect opens a connection of a client, over TLS in the tests of that.
+func (e *edge) connect() (net.Conn, error) {
+	conn, err := net.Dial("tcp", e.addr)
+	if err == nil && isOverTLS(e.t) {
+		return tls.Client(conn, clientTLS(e.t)), nil
+	}
+	return conn, err
+}
+
 func (e *edge) dial() *wire {
 	e.t.Helper()
-	conn, err := net.Dial("tcp", e.addr)
+	conn, err := e.connect()
 	if err != nil {
 		e.t.Fatal(err)
 	}

@@ -24,6 +24,7 @@ type framing struct {
 	blank   bool   // an empty line came before it, which RFC 9112 §2.2 allows
 	started bool   // the request line has come
 	line    []byte // what has come of the line that is not whole yet
+	isHead  bool   // the request line, of this request or the last, says HEAD
 
 	sized   bool // there is a Content-Length
 	chunked bool // there is a Transfer-Encoding
@@ -75,12 +76,21 @@ func (f *framing) accept(p []byte) (kept, used int) {
 }
 
 // next waits for another request.
-func (f *framing) next() { *f = framing{line: f.line[:0], pending: f.pending} }
+func (f *framing) next() {
+	*f = framing{line: f.line[:0], pending: f.pending, isHead: f.isHead}
+}
+
+// answeredWithoutBody reports whether the request that has come, or has begun to, is
+// HEAD, so that whoever has sent it takes no body for a part of the answer.
+func (f *framing) answeredWithoutBody() bool {
+	return f.isHead || !f.started && bytes.HasPrefix(f.line, []byte("HEAD "))
+}
 
 // head goes through lines up to the empty one that ends the head. What of a line
 // is not whole goes to the server, too, which has a limit for all of it. A line
 // that is refused does not: its head never ends.
 func (f *framing) head(p []byte) (used int, ended bool) {
+	f.isHead = f.isHead && f.started
 	for {
 		n := bytes.IndexByte(p[used:], '\n')
 		if n < 0 {
@@ -108,6 +118,9 @@ func (f *framing) head(p []byte) (used int, ended bool) {
 
 // headLine takes a line without its line feed.
 func (f *framing) headLine(line []byte) (ended bool, err error) {
+	if !f.started {
+		f.isHead = bytes.HasPrefix(line, []byte("HEAD "))
+	}
 	line, ok := bytes.CutSuffix(line, []byte{'\r'})
 	switch {
 	case !ok:

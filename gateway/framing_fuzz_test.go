@@ -36,6 +36,7 @@ func FuzzFraming(f *testing.F) {
 		"POST /a//b HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n" + get("/b"),
 		"GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" + get("/b"), "GET /a HTTP/1.0\r\n\r\n" + get("/b"),
 		"GET /a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n" + get("/b"),
+		"HEAD /a!HTTP/1.1\r\nHost: h\r\n\r\n",
 		"HEAD /a HTTP/1.1\r\nHost: h\r\nContent_Length: 5\r\nTransfer.Encoding: chunked\r\n\r\n" + get("/b"),
 	} {
 		f.Add([]byte(raw))
@@ -121,6 +122,9 @@ func referenceRead(raw []byte) (out reading) {
 		case unfinished:
 			return out
 		case malformed:
+			if m.size > 0 && m.length > len(raw)-m.size { // told once some of the body has come
+				return out
+			}
 			out.answer(m.method, false)
 			out.ends = true
 			return out
@@ -168,6 +172,11 @@ func referenceHead(raw []byte) (m message, state readState) {
 		if !ok {
 			return m, unfinished
 		}
+		if len(lines) == 0 {
+			if name, _, ok := strings.Cut(line, " "); ok {
+				m.method = name
+			}
+		}
 		line, ok = strings.CutSuffix(line, "\r")
 		if !ok || line == "" && len(lines) == 0 {
 			return m, malformed
@@ -179,42 +188,38 @@ func referenceHead(raw []byte) (m message, state readState) {
 		lines = append(lines, line)
 	}
 	words := strings.Split(lines[0], " ")
-	m.method = words[0]
+	m, state = referenceFields(m, lines[1:], words[len(words)-1] == "HTTP/1.1")
 	if len(words) != 3 || words[2] != "HTTP/1.1" && words[2] != "HTTP/1.0" || method([]byte(m.method)) == "" {
 		return m, malformed
 	}
 	m.target = words[1]
 	path, query, _ := strings.Cut(m.target, "?")
 	_, err := canonicalPath(nil, []byte(path))
-	m.refused = err != nil || strings.ContainsFunc(query, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '#' })
+	m.refused = m.refused || err != nil || strings.ContainsFunc(query, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '#' })
 	if !strings.HasPrefix(m.target, "/") || strings.ContainsFunc(m.target, func(c rune) bool { return c < ' ' || c == 0x7f }) {
 		return m, malformed
 	}
-	return referenceFields(m, lines[1:], words[2] == "HTTP/1.1")
+	return m, state
 }
 
 func referenceFields(m message, lines []string, http11 bool) (message, readState) {
-	fields := map[string][]string{}
+	fields, bad := map[string][]string{}, false
 	for _, line := range lines {
 		name, value, ok := strings.Cut(line, ":")
-		if !ok || name == "" || strings.ContainsFunc(name, func(c rune) bool { return c > 0x7f || !tokenByte(byte(c)) }) ||
-			strings.ContainsFunc(value, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) {
-			return m, malformed
-		}
+		bad = bad || !ok || name == "" || strings.ContainsFunc(name, func(c rune) bool { return c > 0x7f || !tokenByte(byte(c)) }) ||
+			strings.ContainsFunc(value, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f })
 		name = strings.ToLower(name)
 		fields[name] = append(fields[name], strings.Trim(value, " \t"))
 	}
 	hosts, lengths, codings := fields["host"], fields["content-length"], fields["transfer-encoding"]
-	if len(hosts) > 1 || http11 && (len(hosts) == 0 || hosts[0] == "") || len(hosts) == 1 && !validHost([]byte(hosts[0])) ||
-		len(lengths)+len(codings) > 1 || len(codings) == 1 && (!http11 || !strings.EqualFold(codings[0], "chunked")) || len(fields["authorization"]) > 1 {
-		return m, malformed
-	}
 	if len(lengths) == 1 {
 		n, err := strconv.ParseUint(lengths[0], 10, 63)
-		if err != nil || strings.Trim(lengths[0], "0123456789") != "" || len(lengths[0]) > 18 {
-			return m, malformed
-		}
+		bad = bad || err != nil || strings.Trim(lengths[0], "0123456789") != "" || len(lengths[0]) > 18
 		m.length = int(n)
+	}
+	if bad || len(hosts) > 1 || http11 && (len(hosts) == 0 || hosts[0] == "") || len(hosts) == 1 && !validHost([]byte(hosts[0])) ||
+		len(lengths)+len(codings) > 1 || len(codings) == 1 && (!http11 || !strings.EqualFold(codings[0], "chunked")) || len(fields["authorization"]) > 1 {
+		return m, malformed
 	}
 	if len(codings) == 1 {
 		m.length = -1

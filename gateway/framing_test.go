@@ -117,7 +117,7 @@ func TestAmbiguousRequestsAreRefusedOnEveryKindOfRoute(t *testing.T) {
 // refuses expects one refusal, the end of the connection, and nothing upstream.
 func (e *testGateway) refuses(t *testing.T, raw string) {
 	t.Helper()
-	method, _, _ := strings.Cut(strings.TrimLeft(raw, "\r\n "), " ")
+	method, _, _ := strings.Cut(raw, " ")
 	all := answers(t, method, e.talk(raw))
 	if len(all) != 1 {
 		t.Fatalf("%d answers to %q", len(all), raw)

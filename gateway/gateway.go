@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -31,26 +32,36 @@ type Config struct {
 	Log           *slog.Logger
 	AccessLog     *AccessLog // for the records of requests that Log's level lets through; nil: Log
 	Metrics       prometheus.Registerer
+
+	// ConnectionsPerAddress bounds those of one client: of an IPv4 address or an
+	// IPv6 /64 network, which is not a trusted proxy's. 0: as many as there is room for.
+	ConnectionsPerAddress int
+	ProxyProtocol         ProxyProtocol
+	TLS                   *tls.Config  // nil: plain HTTP
+	TLSProblem            func() error // why TLS is not as its files say; nil: never
 }
 
 // Gateway is the edge server.
 type Gateway struct {
-	app      *fiber.App
-	state    atomic.Pointer[State]
-	recorder *recorder
-	log      *slog.Logger
-	clients  clients
-	draining atomic.Bool
-	shared   *SharedLimits
-	reloads  *reloads
+	app        *fiber.App
+	arrivals   *arrivals
+	tlsProblem func() error
+	state      atomic.Pointer[State]
+	recorder   *recorder
+	log        *slog.Logger
+	clients    clients
+	draining   atomic.Bool
+	shared     *SharedLimits
+	reloads    *reloads
 }
 
 // New returns a Gateway that serves state.
 func New(cfg Config, state *State) *Gateway {
-	g := &Gateway{log: cfg.Log, recorder: newRecorder(cfg.Log, cfg.AccessLog, cfg.Metrics), reloads: newReloads(cfg.Metrics)}
+	g := &Gateway{log: cfg.Log, tlsProblem: cfg.TLSProblem, recorder: newRecorder(cfg.Log, cfg.AccessLog, cfg.Metrics), reloads: newReloads(cfg.Metrics)}
 	g.shared = cfg.SharedLimits
 	cfg.Metrics.MustRegister(newGauges(g))
 	g.state.Store(state)
+	g.arrivals = newArrivals(cfg, func(peer netip.Addr) bool { return g.state.Load().trusts(peer) })
 	g.reloads.serving(state)
 	g.app = fiber.New(fiber.Config{
 		DisableStartupMessage: true,
@@ -61,7 +72,7 @@ func New(cfg Config, state *State) *Gateway {
 		ReadBufferSize:               cfg.HeaderBytes,
 		ReadTimeout:                  cfg.HeaderTimeout,
 		IdleTimeout:                  cfg.IdleTimeout,
-		Concurrency:                  cfg.Connections,
+		Concurrency:                  g.arrivals.room.limit + maxLingering, // not its to refuse
 		BodyLimit:                    bodyBuffer,
 		StreamRequestBody:            true,
 		DisablePreParseMultipartForm: true,
@@ -99,7 +110,11 @@ type quietLogger struct{}
 func (quietLogger) Printf(string, ...any) {}
 
 // Serve answers requests on ln until Shutdown.
-func (g *Gateway) Serve(ln net.Listener) error { return g.app.Listener(g.clients.listen(ln)) }
+func (g *Gateway) Serve(ln net.Listener) error {
+	clients := g.clients.listen(ln)
+	clients.arrivals = g.arrivals
+	return g.app.Listener(clients)
+}
 
 // Swap makes the next request see state. Requests under way end on the one they
 // began with.
@@ -232,10 +247,8 @@ func (r *request) read(st *State) error {
 		e.path = "" // it may hold anything
 		return &refusal{code: codePathNotCanonical, cause: err, close: errors.Is(err, errPathForm)}
 	}
-	for _, c := range query {
-		if c <= ' ' || c >= 0x7f || c == '#' {
-			return refuse(codeMalformedRequest, errPathByte)
-		}
+	if !validQuery(query) {
+		return refuse(codeMalformedRequest, errPathByte)
 	}
 	r.path, r.target = string(canonical), sent
 	if hasQuery {
@@ -368,7 +381,7 @@ func (r *request) appendTrace(st *State, dst []byte) []byte {
 	}
 	dst = appendField(dst, fieldForwardedFor, via)
 	proto := "http"
-	if r.ctx.IsTLS() {
+	if cameOverTLS(r.ctx) {
 		proto = "https"
 	}
 	dst = appendField(dst, fieldForwardedProto, proto)
@@ -417,7 +430,8 @@ func (g *Gateway) refuse(ctx *fasthttp.RequestCtx, r *refusal) {
 func (g *Gateway) refuseUnserved(c *fiber.Ctx, err error) error {
 	refused := &refusal{code: codeMalformedRequest, close: true}
 	var fe *fiber.Error
-	if conn := clientConnOf(c.Context()); conn != nil && conn.framing.err != nil {
+	conn := clientConnOf(c.Context())
+	if conn != nil && conn.framing.err != nil {
 		refused.cause = conn.framing.err
 	} else if errors.As(err, &fe) {
 		switch fe.Code {
@@ -430,6 +444,7 @@ func (g *Gateway) refuseUnserved(c *fiber.Ctx, err error) error {
 		}
 	}
 	g.refuse(c.Context(), refused)
+	c.Context().Response.SkipBody = conn != nil && conn.framing.answeredWithoutBody()
 	return nil
 }
 

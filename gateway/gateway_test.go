@@ -81,6 +81,11 @@ func (l *lockedLog) String() string {
 // with 200 and its own idea of the path.
 func startGateway(t testing.TB, change ...func(*StateConfig)) *testGateway {
 	t.Helper()
+	return startGatewayAs(t, func(*Config) {}, change...)
+}
+
+func startGatewayAs(t testing.TB, adjust func(*Config), change ...func(*StateConfig)) *testGateway {
+	t.Helper()
 	e := &testGateway{t: t, log: &lockedLog{}, metrics: prometheus.NewRegistry()}
 	rules, err := policy.Parse("test.csv", []byte(testPolicy))
 	if err != nil {
@@ -99,8 +104,10 @@ func startGateway(t testing.TB, change ...func(*StateConfig)) *testGateway {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.gateway = New(Config{HeaderBytes: 16 << 10, HeaderTimeout: 5 * time.Second, IdleTimeout: 5 * time.Second,
-		Log: slog.New(slog.NewTextHandler(e.log, nil)), Metrics: e.metrics}, state)
+	cfg := Config{HeaderBytes: 16 << 10, HeaderTimeout: 5 * time.Second, IdleTimeout: 5 * time.Second,
+		Log: slog.New(slog.NewTextHandler(e.log, nil)), Metrics: e.metrics}
+	adjust(&cfg)
+	e.gateway = New(cfg, state)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

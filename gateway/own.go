@@ -26,7 +26,7 @@ func (r *request) finish() {
 		h.AddBytesKV(name, value)
 		lines = rest
 	}
-	if r.hsts != "" && r.ctx.IsTLS() {
+	if r.hsts != "" && cameOverTLS(r.ctx) {
 		h.Set("Strict-Transport-Security", r.hsts)
 	}
 }

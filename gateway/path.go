@@ -141,6 +141,16 @@ func pathByte(c byte) bool {
 	return false
 }
 
+// validQuery accepts what can be sent on as it is.
+func validQuery(query []byte) bool {
+	for _, c := range query {
+		if c <= ' ' || c >= 0x7f || c == '#' {
+			return false
+		}
+	}
+	return true
+}
+
 // upperHex returns the value of an upper-case hexadecimal digit, or -1.
 func upperHex(c byte) int {
 	switch {

@@ -426,7 +426,7 @@ func TestForwardOverTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	sawTLS := make(chan bool, 10)
-	e := serveEdgeOn(t, u, func(ctx *fasthttp.RequestCtx, _ *outbound) { sawTLS <- ctx.IsTLS() }, edgeLn)
+	e := serveEdgeOn(t, u, func(ctx *fasthttp.RequestCtx, _ *outbound) { sawTLS <- clientConnOf(ctx).tls != nil }, edgeLn)
 	conn, err := tls.Dial("tcp", e.addr, clientTLS)
 	if err != nil {
 		t.Fatal(err)

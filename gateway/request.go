@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"net"
 	"net/netip"
 
 	"github.com/valyala/fasthttp"
@@ -35,13 +34,9 @@ func method(m []byte) string {
 	return ""
 }
 
-// peerAddr is the address at the other end of the connection.
-func peerAddr(ctx *fasthttp.RequestCtx) netip.Addr {
-	if tcp, ok := ctx.RemoteAddr().(*net.TCPAddr); ok {
-		return tcp.AddrPort().Addr().Unmap()
-	}
-	return netip.Addr{}
-}
+// peerAddr is the address at the other end of the connection, or the one that a load
+// balancer there has told in a PROXY header.
+func peerAddr(ctx *fasthttp.RequestCtx) netip.Addr { return addrOf(ctx.RemoteAddr()) }
 
 // clientAddr walks X-Forwarded-For from its end: each trusted proxy vouches for
 // the address before its own, and the first that is not a trusted proxy is the

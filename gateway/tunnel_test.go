@@ -3,7 +3,6 @@ package gateway
 import (
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -34,7 +33,7 @@ func serveTunnels(t *testing.T, u *upstream, timeout routeTimeouts) (*edge, chan
 	}), ends
 }
 
-func closeWriting(w *wire) { _ = w.Conn.(*net.TCPConn).CloseWrite() }
+func closeWriting(w *wire) { _ = closeWrite(w.Conn) }
 
 func TestForwardUpgrades(t *testing.T) {
 	tests := map[string]struct {

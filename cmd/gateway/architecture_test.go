@@ -45,11 +45,12 @@ func listPackages(t *testing.T) []listed {
 
 func TestWhoMayKnowWhom(t *testing.T) {
 	mayImport := map[string][]string{
-		"portcullis/cmd/gateway": {"portcullis/config", "portcullis/gateway", "portcullis/policy", "portcullis/identity",
+		"portcullis/cmd/gateway": {"portcullis/config", "portcullis/gateway", "portcullis/gateway/certs", "portcullis/policy", "portcullis/identity",
 			"portcullis/identity/boltstore", "portcullis/identity/mongostore"},
 		"portcullis/cmd/taskmanager":     {"portcullis/upstream"},
 		"portcullis/cmd/bench":           {"portcullis/identity"}, // for its tokens
 		"portcullis/gateway":             {"portcullis/policy", "portcullis/identity"},
+		"portcullis/gateway/certs":       {},
 		"portcullis/policy":              {},
 		"portcullis/identity":            {},
 		"portcullis/identity/boltstore":  {"portcullis/identity"},
@@ -82,7 +83,8 @@ func libraries() map[string][]string {
 		"github.com/golang-jwt/jwt":       {"portcullis/identity", "portcullis/upstream"},
 		"github.com/spf13/cobra":          {"portcullis/cmd/gateway"},
 		"github.com/wneessen/go-mail":     {"portcullis/identity"},
-		"github.com/prometheus":           {"portcullis/gateway", "portcullis/cmd/gateway"},
+		"golang.org/x/crypto/acme":        {"portcullis/gateway", "portcullis/gateway/certs"},
+		"github.com/prometheus":           {"portcullis/gateway", "portcullis/gateway/certs", "portcullis/cmd/gateway"},
 		"github.com/go-json-experiment":   {"portcullis/gateway", "portcullis/cmd/gateway", "portcullis/upstream", "portcullis/config", "portcullis/policy"},
 		"github.com/redis/go-redis":       {"portcullis/gateway"},
 		"github.com/swaggo/files":         {"portcullis/gateway"},

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"portcullis/config"
@@ -72,6 +74,10 @@ func (s *shared) check(against string) []finding {
 	}
 	add("policy "+cfg.Policy.File, err)
 	add("keys "+cfg.Identity.Tokens.Keys, checkKeys(cfg))
+	if cfg.TLS.On() {
+		_, err = openCerts(cfg.TLS, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		add("certificates", err)
+	}
 	_, err = upstreamConfigs(cfg)
 	add("upstreams", err)
 	add("routes", gateway.CheckRoutes(routeConfigs(cfg)))

@@ -189,6 +189,7 @@ func needRestart(a, b *config.Config) []string {
 		{"listen", a.Listen == b.Listen},
 		{"shutdown_timeout", a.ShutdownTimeout == b.ShutdownTimeout},
 		{"drain_delay", a.DrainDelay == b.DrainDelay},
+		{"tls or proxy_protocol", sameEdge(a, b)},
 		{"admin", a.Admin == b.Admin},
 		{"log", a.Log == b.Log},
 		{"limits", a.Limits == b.Limits},

@@ -72,11 +72,11 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 		return err
 	}
 	defer closeShared(shared, log)
-	edge, err := net.Listen("tcp", cfg.Listen)
+	edge, err := openEdge(cfg, log, metrics)
 	if err != nil {
-		return fmt.Errorf("listening for clients: %w", err)
+		return err
 	}
-	g := gateway.New(gateway.Config{
+	gc := gateway.Config{
 		HeaderBytes:   int(cfg.Limits.HeaderBytes),
 		HeaderTimeout: cfg.Limits.HeaderTimeout,
 		IdleTimeout:   cfg.Limits.IdleTimeout,
@@ -85,7 +85,9 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 		Log:           log,
 		AccessLog:     gateway.NewAccessLog(stderr, cfg.Log.Format == "json"),
 		Metrics:       metrics,
-	}, state)
+	}
+	edge.configure(cfg, &gc)
+	g := gateway.New(gc, state)
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var run errgroup.Group
@@ -107,6 +109,7 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 		operators = &http.Server{Handler: g.AdminHandler(metrics), ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 		run.Go(func() error { return ignoreClosed(operators.Serve(ln)) })
 	}
+	edge.start(background, &run)
 	failed := make(chan error, 1)
 	run.Go(func() error {
 		err := g.Serve(edge)
@@ -126,11 +129,11 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 	case <-ctx.Done():
 	case err := <-failed:
 		stop()
-		return errors.Join(fmt.Errorf("serving: %w", err), closeServer(operators), run.Wait())
+		return errors.Join(fmt.Errorf("serving: %w", err), closeServer(operators), edge.stopRedirect(), run.Wait())
 	}
 	err = drain(context.WithoutCancel(ctx), cfg, g, log)
 	stop()
-	err = errors.Join(err, closeServer(operators), run.Wait())
+	err = errors.Join(err, closeServer(operators), edge.stopRedirect(), run.Wait())
 	log.Info("stopped")
 	return err
 }
@@ -169,7 +172,11 @@ func (s *shared) welcome(cfg *config.Config, admin *credentials) {
 	if host == "" || net.ParseIP(host).IsUnspecified() {
 		host = "localhost"
 	}
-	at := "http://" + net.JoinHostPort(host, port)
+	scheme := "http://"
+	if cfg.TLS.On() {
+		scheme = "https://"
+	}
+	at := scheme + net.JoinHostPort(host, port)
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nPortcullis is at   %s\n", at)
 	fmt.Fprintf(&b, "try the API at     %s%s/docs\n", at, cfg.Identity.Prefix)
