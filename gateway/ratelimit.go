@@ -84,6 +84,7 @@ func (l *limit) appendState(dst []byte, debt time.Duration) []byte {
 type limits struct {
 	route string // its path, by which a limit for everybody together counts
 	list  []*limit
+	room  int // for what an answer says of them, with some to spare
 }
 
 // newLimits finds limits by their names; nil if there are none.
@@ -100,6 +101,7 @@ func newLimits(known map[string]*limit, names []string, route string) (*limits, 
 			continue
 		}
 		l.list = append(l.list, found)
+		l.room += 2*len(found.policy) + 64
 	}
 	return l, errors.Join(errs...)
 }
@@ -120,6 +122,7 @@ func (r *request) limitAddress(l *limits) error {
 	if l == nil {
 		return nil
 	}
+	r.limited = make([]byte, 0, l.room)
 	for _, limit := range l.list {
 		if limit.kind != kindAddress {
 			continue
@@ -159,9 +162,18 @@ func (g *Gateway) limitCaller(r *request, l *limits, allowed bool) error {
 		return err
 	}
 	if r.principal != nil || allowed { // a stranger who is refused learns nothing about the route
-		r.fields = append(r.fields, r.limited...)
+		r.tellLimits()
 	}
 	return nil
+}
+
+// tellLimits puts into the answer what was noted of limits.
+func (r *request) tellLimits() {
+	if r.fields == nil {
+		r.fields = r.limited
+		return
+	}
+	r.fields = append(r.fields, r.limited...)
 }
 
 // count counts the request of a caller, and notes what is left for the answer.
@@ -176,6 +188,6 @@ func (r *request) note(l *limit, debt time.Duration, ok bool) error {
 	if ok {
 		return nil
 	}
-	r.fields = append(r.fields, r.limited...)
+	r.tellLimits()
 	return &refusal{code: codeTooManyRequests, retryAfter: l.wait(debt), cause: errors.New("rate limit " + l.Name)}
 }

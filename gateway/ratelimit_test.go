@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/valyala/fasthttp"
 
+	"portcullis/identity"
 	"portcullis/policy"
 )
 
@@ -346,5 +348,35 @@ func TestRoutesNameLimitsThatThereAre(t *testing.T) {
 		if _, err := NewState(cfg); err == nil {
 			t.Errorf("%v are accepted", names)
 		}
+	}
+}
+
+// What a request pays for the terms of its route: nothing where there are none.
+func BenchmarkTerms(b *testing.B) {
+	known := map[string]*limit{}
+	for _, r := range []RateLimit{{"per-address", "address", 1000000, time.Second, 0}, {"per-user", "user", 1000000, time.Second, 0}} {
+		known[r.Name] = testLimit(b, r)
+	}
+	two, err := newLimits(known, []string{"per-address", "per-user"}, "/tasks")
+	if err != nil {
+		b.Fatal(err)
+	}
+	pages, err := newCORS(testCORS())
+	if err != nil {
+		b.Fatal(err)
+	}
+	var g Gateway
+	for name, t := range map[string]terms{"none": {}, "two limits": {limits: two}, "cors": {cors: pages}} {
+		b.Run(name, func(b *testing.B) {
+			r := &request{ctx: &fasthttp.RequestCtx{}, method: "GET", client: netip.MustParseAddr("192.0.2.1"), event: &event{start: time.Now()},
+				principal: &identity.Principal{UserID: "0190b5a0-0000-7000-8000-000000000000"}}
+			b.ReportAllocs()
+			for b.Loop() {
+				r.fields, r.limited = nil, nil
+				if r.crossOrigin(t) || r.limitAddress(t.limits) != nil || g.limitCaller(r, t.limits, true) != nil {
+					b.Fatal("refused")
+				}
+			}
+		})
 	}
 }
