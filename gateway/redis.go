@@ -32,6 +32,7 @@ type SharedLimits struct {
 	script   *redis.Script
 	log      *slog.Logger
 	failures prometheus.Counter
+	wait     time.Duration
 	resume   atomic.Int64 // when Redis is asked again, in Unix time in ns; 0: it answers
 }
 
@@ -48,7 +49,7 @@ func OpenSharedLimits(url string, log *slog.Logger, metrics prometheus.Registere
 	options.DialTimeout = time.Second
 	options.DisableIdentity = true
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	s := &SharedLimits{client: redis.NewClient(options), script: redis.NewScript(takeScript), log: log}
+	s := &SharedLimits{client: redis.NewClient(options), script: redis.NewScript(takeScript), log: log, wait: sharedWait}
 	s.failures = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "portcullis_rate_limit_store_failures_total", Help: "Requests that were limited by this replica's own counts, because Redis failed.",
 	})
@@ -134,7 +135,7 @@ func (s *SharedLimits) take(r *request, l *limits, allowed bool) error {
 		keys[i] = b.key
 		args = append(args, microseconds(b.limit.every), microseconds(b.limit.whole))
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), sharedWait)
+	ctx, cancel := context.WithTimeout(context.Background(), s.wait)
 	defer cancel()
 	out, err := s.script.Run(ctx, s.client, keys, args...).Int64Slice()
 	if err == nil && len(out) != 2*len(all) {

@@ -41,6 +41,12 @@ func (e *testGateway) share(url string) *SharedLimits {
 	return s
 }
 
+// shareReal is share with a Redis that answers, however busy the machine is.
+func (e *testGateway) shareReal(url string) {
+	e.t.Helper()
+	e.share(url).wait = 10 * time.Second
+}
+
 // fresh is a limit that no other run has counted in.
 func fresh(key string, requests int) []RateLimit {
 	return []RateLimit{{Name: "t" + strings.ToLower(newRequestID()), Key: key, Requests: requests}}
@@ -51,8 +57,8 @@ func TestReplicasCountTogetherInRedis(t *testing.T) {
 	for _, key := range []string{"address", "user", "tenant", "route"} {
 		limits := fresh(key, 4)
 		a, b := startLimited(t, limits), startLimited(t, limits)
-		a.share(url)
-		b.share(url)
+		a.shareReal(url)
+		b.shareReal(url)
 		// The same stranger to both, and on the same route.
 		if got := a.statuses(2, get("/public/x")) + " " + b.statuses(3, get("/public/x")) + " " + a.statuses(1, get("/public/x")); got != "200 200 200 200 429 429" {
 			t.Errorf("%s: %s", key, got)
@@ -68,14 +74,14 @@ func TestReplicasCountTogetherInRedis(t *testing.T) {
 func TestRedisIsAskedOnceForARequest(t *testing.T) {
 	url := redisURL(t)
 	e := startLimited(t, append(append(fresh("address", 100), fresh("user", 100)...), fresh("route", 100)...))
-	e.share(url)
+	e.shareReal(url)
 	e.send(get("/public/x")) // loads the script
 	options, err := redis.ParseURL(url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	relay := startRelay(t, options.Addr)
-	e.share(strings.Replace(url, options.Addr, relay.addr, 1))
+	e.shareReal(strings.Replace(url, options.Addr, relay.addr, 1))
 	e.send(get("/public/x")) // connects
 	before := relay.writes.Load()
 	if got := e.statuses(5, get("/public/x")); got != "200 200 200 200 200" {
@@ -164,7 +170,7 @@ func TestRedisKnowsNobodyAndForgets(t *testing.T) {
 	limits := fresh("user", 100)
 	limits[0].Burst = 1
 	e := startLimited(t, limits)
-	e.share(url)
+	e.shareReal(url)
 	token := e.token("uma", "user")
 	p, err := e.service.Tokens().Verify([]byte(token))
 	if err != nil {
