@@ -85,9 +85,10 @@ func (w *rewriting) location(value, host string) (string, bool) {
 }
 
 // hostless reports whether browsers take a path that begins so for one of the host
-// it came from: they read "\" as "/", and nothing at all where there is a tab.
+// it came from: they read "\" as "/", and nothing at all where there is a tab or
+// the end of a line.
 func hostless(path string) bool {
-	return strings.HasPrefix(path, "/") && !strings.ContainsRune(path, '\t') && !strings.HasPrefix(path, "//") && !strings.HasPrefix(path, `/\`)
+	return strings.HasPrefix(path, "/") && !strings.ContainsAny(path, "\t\r\n") && !strings.HasPrefix(path, "//") && !strings.HasPrefix(path, `/\`)
 }
 
 // routedPaths are the paths of an upstream's API description as clients see them.

@@ -394,7 +394,7 @@ func TestTheDescriptionHasPathsAsClientsSeeThem(t *testing.T) {
 
 // Whatever an upstream says, what is made of it leads to the host that was asked.
 func FuzzLocation(f *testing.F) {
-	for _, value := range []string{"/", "/api//evil.example", `/api/\evil.example`, "/api/\t/evil.example", "http://gateway.test/api/x", "http://gateway.test", "//a", "/api?x", "http://gateway.test//evil"} {
+	for _, value := range []string{"/", "/api//evil.example", `/api/\evil.example`, "/api/\t/evil.example", "/api/\n/", "http://gateway.test/api/x", "http://gateway.test", "//a", "/api?x", "http://gateway.test//evil"} {
 		f.Add(value)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
