@@ -89,7 +89,7 @@ type Identity struct {
 	Mail         Mail          `yaml:"mail"`
 	Audit        Audit         `yaml:"audit"`
 	CORS         CORS          `yaml:"cors"`
-	RateLimits   []string      `yaml:"rate_limits" format:"name" doc:"names of the limits that hold for the gateway's own endpoints"`
+	RateLimits   []string      `yaml:"rate_limits" format:"name" doc:"names of the limits that hold for the gateway's own endpoints, and where no route leads"`
 }
 
 // Password is what passwords must be and how they are hashed.

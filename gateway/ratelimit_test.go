@@ -227,6 +227,14 @@ func TestAnAddressIsLimitedBeforeAnybodyIsKnown(t *testing.T) {
 	}
 }
 
+// There is no path on which tokens can be tried without end.
+func TestWhatLeadsNowhereIsLimited(t *testing.T) {
+	e := startLimited(t, []RateLimit{{Name: "calm", Key: "address", Requests: 3}})
+	if got := e.statuses(2, get("/nowhere", "Authorization: Bearer guessed")) + " " + e.statuses(2, get("/none")); got != "401 401 401 429" {
+		t.Error(got)
+	}
+}
+
 func TestBehindATrustedProxyEachClientCounts(t *testing.T) {
 	e := startLimited(t, []RateLimit{{Name: "calm", Key: "address", Requests: 1}}, func(c *StateConfig) { c.TrustedProxies = prefixes(t, "127.0.0.0/8") })
 	for _, tc := range []struct{ client, want string }{

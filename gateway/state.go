@@ -149,13 +149,14 @@ func newRoute(cfg RouteConfig, up *upstream, timeout routeTimeouts) (*route, err
 	return r, errors.Join(errs...)
 }
 
-// terms are those of the route, or of the identity endpoints.
+// terms are those of the route, or of the identity endpoints. What leads nowhere is
+// the gateway's own to answer, and limited so: it would be the place to try tokens.
 func (s *State) terms(ours bool, r *route) terms {
 	switch {
 	case ours:
 		return s.ownTerms
 	case r == nil:
-		return terms{}
+		return terms{limits: s.ownTerms.limits}
 	}
 	return r.own
 }
