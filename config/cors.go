@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -34,6 +35,25 @@ func checkCORS(c CORS, path string, wrong complain) {
 	}
 	if c.Credentials {
 		wrong(path+".credentials", "must be false: credentials for any origin would hand every page its visitors' answers", path+".origins")
+	}
+}
+
+// checkCORSIsOn wants origins where anything else of a cors is given: without them it
+// would mean nothing, and nobody would notice.
+func (d *decoder) checkCORSIsOn(c *Config) {
+	all := map[string]CORS{"identity.cors": c.Identity.CORS}
+	for i, r := range c.Routes {
+		all[fmt.Sprintf("routes[%d].cors", i)] = r.CORS
+	}
+	for path, cors := range all {
+		if len(cors.Origins) > 0 {
+			continue
+		}
+		for _, name := range names(keysOf(reflect.TypeFor[CORS]())) {
+			if _, given := d.places[join(path, name)]; given && name != "origins" {
+				d.complain(join(path, name), "means nothing without origins", join(path, "origins"))
+			}
+		}
 	}
 }
 

@@ -78,6 +78,7 @@ func decode(path string, text []byte, env []string) (*Config, error) {
 	d.problems = append(d.problems, d.env.unknown()...)
 	inherit(c)
 	check(c, d.complain)
+	d.checkCORSIsOn(c)
 	if len(d.problems) > 0 {
 		sortProblems(d.problems)
 		return nil, &Error{d.problems}
