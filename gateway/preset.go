@@ -50,22 +50,31 @@ func (s preset) caller(p *identity.Principal, permissions []string, assertion st
 		dst = appendKnown(dst, "X-Forwarded-User", p.UserID)
 		dst = appendKnown(dst, "X-Forwarded-Email", verifiedEmail(p))
 		dst = appendKnown(dst, "X-Forwarded-Groups", strings.Join(p.Roles, ","))
-		dst = appendKnown(dst, "X-Forwarded-Preferred-Username", p.Username)
+		dst = appendKnown(dst, "X-Forwarded-Preferred-Username", localName(p))
 	case presetAuthelia:
-		dst = appendKnown(dst, "Remote-User", p.Username)
+		dst = appendKnown(dst, "Remote-User", localName(p))
 		dst = appendKnown(dst, "Remote-Groups", strings.Join(p.Roles, ","))
 		dst = appendKnown(dst, "Remote-Email", verifiedEmail(p))
-		dst = appendKnown(dst, "Remote-Name", p.Username) // there is no other name
+		dst = appendKnown(dst, "Remote-Name", localName(p)) // there is no other name
 	case presetKong:
 		dst = appendKnown(dst, "X-Consumer-Id", p.UserID)
 		dst = appendKnown(dst, "X-Consumer-Custom-Id", p.UserID)
-		dst = appendKnown(dst, "X-Consumer-Username", p.Username)
+		dst = appendKnown(dst, "X-Consumer-Username", localName(p))
 		dst = appendKnown(dst, "X-Consumer-Groups", strings.Join(p.Roles, ", "))
 		dst = appendKnown(dst, "X-Authenticated-Groups", strings.Join(p.Roles, ", "))
 	case presetPortcullis:
 		return appendCaller(nil, p, permissions, assertion)
 	}
 	return appendField(dst, fieldAssertion, assertion)
+}
+
+// localName is the username, by which such applications know people. Of another
+// issuer's users it is the ID: they may be called what somebody here is.
+func localName(p *identity.Principal) string {
+	if p.Issuer != "" {
+		return p.UserID
+	}
+	return p.Username
 }
 
 // verifiedEmail is the address if its owner has proved it: applications written

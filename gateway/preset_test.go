@@ -137,6 +137,20 @@ func TestAnAddressThatNobodyProvedIsNoName(t *testing.T) {
 	}
 }
 
+// Nor can somebody of another issuer be taken for somebody here by their name.
+func TestANameOfAnotherIssuerIsNobodysHere(t *testing.T) {
+	for _, name := range []string{"oauth2-proxy", "authelia", "kong"} {
+		set, err := parsePreset(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := identity.Principal{Issuer: "other", UserID: "other|7", Username: "admin"}
+		if lines := string(set.caller(&p, nil, "a")); strings.Contains(lines, "admin") || !strings.Contains(lines, "other|7") {
+			t.Errorf("%s: %s", name, lines)
+		}
+	}
+}
+
 // What an upstream is told is made once for a token, whatever its preset.
 func TestPresetsCostNothingPerRequest(t *testing.T) {
 	e := startGateway(t, func(c *StateConfig) { c.Upstreams[0].Headers = "kong" })
