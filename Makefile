@@ -14,7 +14,7 @@ VULNDB ?= https://vuln.go.dev
 # The race detector needs a C compiler, and Go says 0 here where there is none.
 RACE = $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 
-.PHONY: help run build test lint fuzz bench bench-record bench-accounts microbench cover vuln mongo mongo-stop
+.PHONY: help run build test oracle lint fuzz bench bench-record bench-accounts microbench cover vuln mongo mongo-stop
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test: ## every test; those against MongoDB and Redis when MONGODB_URI and REDIS_
 	@[[ -n "$${REDIS_URL:-}" ]] || echo "test: REDIS_URL is not set, so nothing is tested against Redis"
 	@[[ -n "$(RACE)" ]] || echo "test: there is no C compiler, so the race detector is off"
 	go test $(RACE) -timeout 10m ./...
+
+oracle: ## a million answers of the policy index, compared with Casbin's
+	POLICY_COMPARISONS=1000000 go test -count=1 -run '^TestIndexEqualsCasbin$$' -v ./policy
 
 lint: ## formatting, tidiness of go.mod, go vet, golangci-lint
 	@unformatted=$$(gofmt -l .); [[ -z "$$unformatted" ]] || { echo "not formatted (gofmt -w .):"; echo "$$unformatted"; exit 1; }

@@ -79,7 +79,7 @@ func (b *builder) insert(i uint32) (end uint64, rest bool, err error) {
 		if isName(segment) {
 			names |= 1 << depth
 			at.flags |= hasNames
-			key = b.hash.child(at.key, nameKey)
+			key = b.hash.nameChild(at.key)
 		} else {
 			at.flags |= hasLiterals
 			key = b.hash.child(at.key, b.hash.segment(segment))

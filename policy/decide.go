@@ -57,7 +57,7 @@ func (s *search) visit(n *node, key uint64, depth int, names uint32) {
 		s.descend(s.hash.child(key, s.hashes[depth]), depth+1, names)
 	}
 	if n.flags&hasNames != 0 {
-		s.descend(s.hash.child(key, nameKey), depth+1, names|1<<depth)
+		s.descend(s.hash.nameChild(key), depth+1, names|1<<depth)
 	}
 	s.consider(n, n.rest())
 }

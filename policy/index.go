@@ -84,11 +84,8 @@ type hasher struct {
 
 func newHasher() hasher { return hasher{maphash.MakeSeed(), 1<<64 - 1} }
 
-// Keys of what is no segment. Any constants do.
-const (
-	rootKey = 0x9e3779b97f4a7c15
-	nameKey = 0xd1b54a32d192ed03
-)
+// rootKey is the key of the node that no segment leads to. Any constant does.
+const rootKey = 0x9e3779b97f4a7c15
 
 func (h hasher) segment(s string) uint64 { return maphash.String(h.seed, s) }
 
@@ -97,6 +94,10 @@ func (h hasher) child(parent, segment uint64) uint64 {
 	hi, lo := bits.Mul64(parent^0xa0761d6478bd642f, segment^0xe7037ed1a0b428db)
 	return max((hi^lo)&h.mask, 1)
 }
+
+// nameChild returns the key of the node that a name leads to: the next one, so
+// that the node lies beside its parent and came with it from memory.
+func (h hasher) nameChild(parent uint64) uint64 { return max((parent+1)&h.mask, 1) }
 
 // find returns the node with that key, or nil.
 func (ix *index) find(key uint64) *node {

@@ -217,7 +217,7 @@ func (l *linter) covering(r *rule, f func(*rule)) {
 			}
 		}
 		if n.flags&hasNames != 0 && segment != "" {
-			if child := l.find(l.hash.child(n.key, nameKey)); child != nil {
+			if child := l.find(l.hash.nameChild(n.key)); child != nil {
 				visit(child, after, more)
 			}
 		}
