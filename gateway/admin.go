@@ -42,7 +42,7 @@ func (g *Gateway) AdminHandler(metrics prometheus.Gatherer) http.Handler {
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	return mux
+	return guardOperators(mux)
 }
 
 // readyz says whether new requests should come here. A store that is away does
