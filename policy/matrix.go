@@ -50,7 +50,7 @@ type Cell struct {
 }
 
 // maxCells bounds a matrix. Nobody looks at more.
-const maxCells = 4_000_000
+const maxCells = 1_000_000
 
 // Matrix looks at the paths that the policy and what is served tell apart.
 func (p *Policy) Matrix(around Surroundings) (*Matrix, error) {

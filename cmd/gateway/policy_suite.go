@@ -39,6 +39,9 @@ The exit status is 1 if an expectation is not met, or less than --cover-min perc
   gateway policy test candidate.csv --suite policy/policy.test.yaml`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if flags.coverMin < 0 || flags.coverMin > 100 {
+				return fmt.Errorf("--cover-min %v: want a percentage", flags.coverMin)
+			}
 			file, err := s.policyFile(args)
 			if err != nil {
 				return err

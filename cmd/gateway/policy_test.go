@@ -41,6 +41,7 @@ func TestExitStatusOfPolicyCommands(t *testing.T) {
 		{0, "test good.csv"},
 		{1, "test good.csv --suite fail.yaml"},
 		{2, "test good.csv --suite missing.yaml"},
+		{2, "test good.csv --cover-min 900"},
 		{2, "test bad.csv --suite good.test.yaml"},
 		{0, "explain --policy good.csv --role user GET /tasks"},
 		{1, "explain --policy good.csv --role user PUT /tasks"},
