@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -96,6 +98,13 @@ func parseRecord(line []byte) (Record, error) {
 		return Record{}, errors.New("there is no method")
 	case r.Path == "":
 		return Record{}, errors.New("there is no path")
+	}
+	// The gateway writes none: what it decides on, and who it knows, has a
+	// printable name. Terminals obey them.
+	for _, text := range append([]string{r.RequestID, r.Tenant, r.Subject.UserID, r.Method, r.Path, r.Route, r.Rule, r.Policy}, r.Subject.Roles...) {
+		if strings.ContainsFunc(text, unicode.IsControl) {
+			return Record{}, errors.New("control character")
+		}
 	}
 	return r, nil
 }

@@ -74,6 +74,8 @@ func TestBadLinesOfALogAreToldAndPassedOver(t *testing.T) {
 		{"an unknown effect", `{"method":"GET","path":"/","effect":"Allow"}` + "\n", `the effect is "Allow"`},
 		{"no method", `{"path":"/","effect":"deny"}` + "\n", "there is no method"},
 		{"no path", `{"method":"GET","effect":"deny"}` + "\n", "there is no path"},
+		{"what a terminal would obey", strings.Replace(good, "r-1", `\u001b[2J`, 1), "control character"},
+		{"and in a role", strings.Replace(good, `["user"]`, `["user","\u009b"]`, 1), "control character"},
 		{"invalid UTF-8", strings.Replace(good, "tasks", "t\xffasks", 1), "invalid UTF-8"},
 		{"a line without measure", `{"path":"` + long + "\"}\n", "longer than 1048576 bytes"},
 	} {
