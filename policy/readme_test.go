@@ -91,6 +91,9 @@ func runInReadme(t *testing.T, command []string, previous, current string) strin
 	if command[0] == "diff" {
 		return mustDiff(t, mustParse(t, previous), mustParse(t, current)).String()
 	}
+	if command[0] == "matrix" {
+		return written(t, aMatrix(t, current, Surroundings{}).Text)
+	}
 	t.Fatalf("README.md runs the unknown command %q", command)
 	return ""
 }

@@ -12,11 +12,12 @@ import (
 type Surroundings struct {
 	// Served is everything that answers requests; nil if that is not known.
 	Served []Served
-	// Users are those whom the store knows; nil if it was not asked. Granted are
-	// the roles that come without a user's having them yet, such as those of the
-	// first administrator.
-	Users   *Population
-	Granted []string
+	// Granted are the roles that the configuration gives, whether or not somebody
+	// has them yet; Reserved those that mean something to the gateway itself, and
+	// that the policy need not name.
+	Granted, Reserved []string
+	// Users are those whom the store knows; nil if it was not asked.
+	Users *Population
 }
 
 // Served is something that answers requests: a route to an upstream, or an
@@ -123,8 +124,14 @@ func (l *linter) lintReach(r *rule, served methodSet) {
 	}
 }
 
-// lintUsers holds the roles that users have against those that the policy knows.
-func (l *linter) lintUsers(around Surroundings) {
+// lintRoles holds the roles that users have, or may get, against those that the
+// policy knows.
+func (l *linter) lintRoles(around Surroundings) {
+	for i, role := range around.Granted {
+		if _, known := l.subjects.roles[role]; !known && !slices.Contains(around.Granted[:i], role) {
+			l.warn(0, "unknown-role", didYouMean(role, l.Roles()), "the configuration gives the role %q, which the policy does not name", role)
+		}
+	}
 	if around.Users == nil {
 		return
 	}
@@ -137,7 +144,7 @@ func (l *linter) lintUsers(around Surroundings) {
 			}
 		}
 	}
-	hold(Caller{Authenticated: true, Roles: around.Granted})
+	hold(Caller{Authenticated: true, Roles: slices.Concat(around.Granted, around.Reserved)})
 	unknown := make(map[string]*People)
 	for _, g := range around.Users.Groups() {
 		hold(g.Caller)

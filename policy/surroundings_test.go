@@ -64,6 +64,8 @@ p, role:admin, /auth/users/:id, PATCH, allow
 			[]string{"3 unheld-role no user has role:admin, or a role that inherits it", "4 unheld-role no user has role:boss, or a role that inherits it",
 				"6 unused-permission no rule is for perm:x"}},
 		{"roles that come by themselves", base + "g, authenticated, role:user\n", Surroundings{Users: users(), Granted: []string{"admin"}}, nil},
+		{"and one that comes in vain", base + "g, role:root, role:user\n", Surroundings{Users: users(), Granted: []string{"usr", "usr", "admin"}, Reserved: []string{"root", "top"}},
+			[]string{"0 unknown-role the configuration gives the role \"usr\", which the policy does not name"}},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			var got []string

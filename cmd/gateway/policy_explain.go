@@ -89,26 +89,24 @@ func (s *shared) explain(cmd *cobra.Command, args []string, flags explainFlags) 
 	}
 	e := &explained{Revision: rules.Revision(), configured: around.Served != nil}
 	caller := policy.Caller{Authenticated: !flags.anonymous, Roles: flags.roles}
-	var method string
-	switch {
-	case flags.requestID != "":
-		if e.Logged, err = s.logged(flags); err != nil {
-			return nil, err
-		}
-		// It was decided on, so it is canonical, and it is decoded already.
-		caller, method, e.Target = e.Logged.Subject.Caller(), e.Logged.Method, e.Logged.Path
-		e.Explanation = rules.Explain(caller, method, e.Target)
-	case flags.user != "":
+	if flags.user != "" {
 		if e.User, err = s.user(cmd.Context(), flags.user); err != nil {
 			return nil, err
 		}
 		caller.Roles = e.User.Roles
-		fallthrough
-	default:
-		method, e.Target = args[0], args[1]
-		e.Explanation = explainTarget(rules, caller, method, e.Target)
 	}
-	if by, ok := around.ServedBy(method, e.Path); ok {
+	if flags.requestID != "" {
+		if e.Logged, err = s.logged(flags); err != nil {
+			return nil, err
+		}
+		// It was decided on, so it is canonical, and it is decoded already.
+		e.Target = e.Logged.Path
+		e.Explanation = rules.Explain(e.Logged.Subject.Caller(), e.Logged.Method, e.Logged.Path)
+	} else {
+		e.Target = args[1]
+		e.Explanation = explainTarget(rules, caller, args[0], args[1])
+	}
+	if by, ok := around.ServedBy(e.Method, e.Path); ok {
 		e.ServedBy = by.String()
 	}
 	return e, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 
@@ -78,7 +79,12 @@ func (s *shared) surroundings(cmd *cobra.Command, args []string, users bool) (fi
 	if around.Served, err = served(cfg); err != nil {
 		return "", around, err
 	}
-	around.Granted = slices.Concat(cfg.Identity.DefaultRoles, cfg.Identity.AdminRoles, []string{serviceConfig(cfg.Identity).SuperRole})
+	around.Granted = slices.Concat(cfg.Identity.DefaultRoles, cfg.Identity.AdminRoles)
+	for _, issuer := range cfg.Identity.Issuers {
+		around.Granted = slices.AppendSeq(around.Granted, maps.Values(issuer.Roles))
+	}
+	slices.Sort(around.Granted)
+	around.Reserved = []string{serviceConfig(cfg.Identity).SuperRole}
 	if users {
 		around.Users, err = s.population(cmd.Context())
 	}
