@@ -34,7 +34,7 @@ type Config struct {
 	DrainDelay      time.Duration       `yaml:"drain_delay" default:"0s" min:"0s" max:"10m" doc:"how long the gateway, told to stop, is not ready but still accepts connections, so that balancers notice; longer than their checks take"`
 	Admin           Admin               `yaml:"admin"`
 	TLS             TLS                 `yaml:"tls"`
-	TrustedProxies  []netip.Prefix      `yaml:"trusted_proxies" doc:"peers whose X-Forwarded-For and X-Forwarded-Proto are believed"`
+	TrustedProxies  []netip.Prefix      `yaml:"trusted_proxies" doc:"peers who are believed about their clients: X-Forwarded-For, -Proto and -Host, Forwarded, X-Request-Id and PROXY headers"`
 	ProxyProtocol   string              `yaml:"proxy_protocol" enum:"off|optional|required" default:"off" doc:"whether trusted proxies may or must begin a connection with a PROXY header, version 1 or 2, that tells who is behind them"`
 	Log             Log                 `yaml:"log"`
 	Limits          Limits              `yaml:"limits"`

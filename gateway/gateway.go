@@ -139,6 +139,7 @@ type request struct {
 	target    string // path and query as sent
 	principal *identity.Principal
 	client    netip.Addr
+	told      told // by a trusted proxy
 	event     *event
 	fields    []byte // lines for the answer, whosever it is
 	limited   []byte // those of rate limits, until it is clear that the caller may see them
@@ -233,7 +234,8 @@ func (r *request) read(st *State) error {
 		return &refusal{code: codeMalformedRequest, cause: errFieldHost, close: true}
 	}
 	if st.trusts(peer) {
-		r.client = clientAddr(st, peer, r.header.forwardedFor)
+		r.told = r.header.told(st, peer)
+		r.client = clientAddr(st, peer, r.told.addresses)
 		e.clientIP = r.client.String()
 		if id := r.header.requestID; validRequestID(id) {
 			e.requestID = string(id)
@@ -346,7 +348,7 @@ func (g *Gateway) forward(st *State, r *request, route *route) error {
 	} else {
 		out.header = append(out.header, route.stranger...)
 	}
-	out.header = r.appendTrace(st, out.header)
+	out.header = r.appendTrace(out.header)
 
 	x, err := route.upstream.forward(r.ctx, out)
 	e.exchange, e.bytesOut, e.status = x, x.bytesOut, x.status
@@ -372,25 +374,36 @@ func (r *request) answerHeader() []byte {
 }
 
 // appendTrace writes where the request came from and how to find it again.
-func (r *request) appendTrace(st *State, dst []byte) []byte {
+func (r *request) appendTrace(dst []byte) []byte {
 	dst = appendField(dst, fieldRequestID, r.event.requestID)
 	peer := peerAddr(r.ctx)
 	via := peer.String()
-	if st.trusts(peer) && len(r.header.forwardedFor) > 0 {
-		via = string(r.header.forwardedFor) + ", " + via
+	if len(r.told.addresses) > 0 {
+		via = string(r.told.addresses) + ", " + via
 	}
 	dst = appendField(dst, fieldForwardedFor, via)
-	proto := "http"
-	if cameOverTLS(r.ctx) {
-		proto = "https"
+	dst = appendField(dst, fieldForwardedProto, r.proto())
+	host := r.told.host
+	if host == "" {
+		host = string(r.header.host)
 	}
-	dst = appendField(dst, fieldForwardedProto, proto)
-	dst = appendField(dst, fieldForwardedHost, string(r.header.host))
+	dst = appendField(dst, fieldForwardedHost, host)
 	trace := string(r.header.traceparent)
 	if !validTraceparent(trace) {
 		trace = "00-" + newRequestID() + "-" + newRequestID()[:16] + "-00"
 	}
 	return appendField(dst, fieldTraceparent, trace)
+}
+
+// proto is how the client speaks to us, or to the trusted proxy in front.
+func (r *request) proto() string {
+	switch {
+	case r.told.proto != "":
+		return r.told.proto
+	case cameOverTLS(r.ctx):
+		return "https"
+	}
+	return "http"
 }
 
 // upstreamRefusal maps the failures of an exchange to what the client is told.

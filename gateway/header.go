@@ -41,6 +41,9 @@ const (
 	classRequestID   // reserved, and believed when it comes from a trusted proxy
 	classTraceparent // reserved, and continued when it is well formed
 	classForwardedFor
+	classForwardedProto
+	classForwardedHost
+	classForwarded
 	classCookie    // forwarded without the cookies that are ours
 	classCSRFToken // forwarded unless it was for us
 )
@@ -79,6 +82,12 @@ func classOf(folded []byte) fieldClass {
 		return classTraceparent
 	case "x-forwarded-for":
 		return classForwardedFor
+	case "x-forwarded-proto":
+		return classForwardedProto
+	case "x-forwarded-host":
+		return classForwardedHost
+	case "forwarded":
+		return classForwarded
 	case "cookie":
 		return classCookie
 	case "x-csrf-token":
@@ -108,7 +117,7 @@ func classOf(folded []byte) fieldClass {
 		"x-ms-client-principal", "x-ms-client-principal-id", "x-ms-client-principal-name", "x-ms-client-principal-idp":
 		return classReserved
 	// Where the request came from and what it was.
-	case "forwarded", "x-forwarded", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port",
+	case "x-forwarded", "x-forwarded-port",
 		"x-forwarded-server", "x-forwarded-scheme", "x-forwarded-ssl", "x-forwarded-proto-version",
 		"x-forwarded-prefix", "x-forwarded-path", "x-forwarded-uri", "x-forwarded-method", "x-forwarded-by",
 		"x-forwarded-client-cert", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip",
@@ -178,7 +187,8 @@ type clientHeader struct {
 	upgrade       []byte
 	requestID     []byte
 	traceparent   []byte
-	forwardedFor  []byte // all lines, joined with ", "
+	// What a proxy says of where the request came from: all lines, joined with ", ".
+	forwardedFor, forwardedProto, forwardedHost, forwarded []byte
 
 	authorizes   bool     // there is an Authorization field, if an empty one
 	cookies      [][]byte // the Cookie fields that hold cookies of ours
@@ -241,11 +251,13 @@ func (h *clientHeader) read(raw []byte, http11 bool) error {
 				h.cookies = append(h.cookies, value)
 			}
 		case classForwardedFor:
-			if h.forwardedFor != nil {
-				h.forwardedFor = append(append(bytes.Clone(h.forwardedFor), ", "...), value...)
-			} else {
-				h.forwardedFor = value
-			}
+			h.forwardedFor = joinField(h.forwardedFor, value)
+		case classForwardedProto:
+			h.forwardedProto = joinField(h.forwardedProto, value)
+		case classForwardedHost:
+			h.forwardedHost = joinField(h.forwardedHost, value)
+		case classForwarded:
+			h.forwarded = joinField(h.forwarded, value)
 		}
 	}
 	switch {

@@ -26,7 +26,7 @@ func (r *request) finish() {
 		h.AddBytesKV(name, value)
 		lines = rest
 	}
-	if r.hsts != "" && cameOverTLS(r.ctx) {
+	if r.hsts != "" && r.proto() == "https" {
 		h.Set("Strict-Transport-Security", r.hsts)
 	}
 }
