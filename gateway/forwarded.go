@@ -105,12 +105,8 @@ func parseForwarded(s string) ([]hop, bool) {
 					h.host = value
 				}
 			}
-			if s = rest; s == "" {
-				again, more = false, false
-				break
-			}
-			again = s[0] == ';'
-			s = s[1:]
+			again, more = strings.HasPrefix(rest, ";"), rest != ""
+			s = rest[min(1, len(rest)):]
 		}
 		if h.addr == "" {
 			h.addr = "unknown"

@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
@@ -93,7 +94,13 @@ func write(t *testing.T, file string, content []byte) {
 
 func open(t *testing.T, cfg Config) *Store {
 	t.Helper()
-	cfg.MinVersion, cfg.Log, cfg.Metrics = tls.VersionTLS12, slog.New(slog.DiscardHandler), prometheus.NewRegistry()
+	return openTo(t, io.Discard, cfg)
+}
+
+// openTo is open with a log.
+func openTo(t *testing.T, log io.Writer, cfg Config) *Store {
+	t.Helper()
+	cfg.MinVersion, cfg.Log, cfg.Metrics = tls.VersionTLS12, slog.New(slog.NewTextHandler(log, nil)), prometheus.NewRegistry()
 	s, err := Open(cfg)
 	if err != nil {
 		t.Fatal(err)
