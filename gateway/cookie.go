@@ -109,12 +109,16 @@ func appendOtherCookies(dst, name, field []byte) []byte {
 // take for it: with quotes and blanks, in another case, with other punctuation,
 // or as the value of a cookie without a name, which browsers send as if it were one.
 func isOwnCookie(pair []byte) bool {
-	pair = bytes.TrimLeft(pair, " \t\"=")
+	for len(pair) > 0 && (cookiePadding(pair[0]) || pair[0] == '=') {
+		pair = pair[1:]
+	}
 	if i := bytes.IndexByte(pair, '='); i >= 0 {
 		pair = pair[:i]
 	}
-	pair = bytes.TrimRight(pair, " \t\"")
-	switch len(pair) {
+	for len(pair) > 0 && cookiePadding(pair[len(pair)-1]) {
+		pair = pair[:len(pair)-1]
+	}
+	switch len(pair) { // which nearly no other name gets past
 	case len(accessCookie), len(refreshCookie), len(hostPrefix + accessCookie), len(hostPrefix + refreshCookie):
 	default:
 		return false
@@ -126,6 +130,8 @@ func isOwnCookie(pair []byte) bool {
 	}
 	return false
 }
+
+func cookiePadding(c byte) bool { return c == ' ' || c == '\t' || c == '"' }
 
 // setsOwnCookie reports whether an upstream's Set-Cookie is about a cookie of ours.
 func setsOwnCookie(value []byte) bool {
