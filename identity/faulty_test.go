@@ -195,6 +195,10 @@ func (f *faultyStore) Revocations(ctx context.Context, since, now time.Time) ([]
 	return f.Store.Revocations(ctx, since, now)
 }
 
+func (f *faultyStore) Sweep(ctx context.Context, now time.Time) (int, error) {
+	return query(f, "Sweep", func() (int, error) { return f.Store.Sweep(ctx, now) })
+}
+
 func (f *faultyStore) Hit(ctx context.Context, key string, n int, window time.Duration, now time.Time) (int, error) {
 	return query(f, "Hit", func() (int, error) { return f.Store.Hit(ctx, key, n, window, now) })
 }

@@ -80,6 +80,7 @@ func (s *Service) Run(ctx context.Context) {
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
 	failing := false
+	s.sweep(ctx)
 	for {
 		err := s.runDue(ctx)
 		if err != nil && !failing && ctx.Err() == nil {
@@ -92,12 +93,17 @@ func (s *Service) Run(ctx context.Context) {
 		case <-s.wake:
 		case <-poll.C:
 		case <-sweep.C:
-			bounded, cancel := context.WithTimeout(ctx, sweepEvery)
-			if _, err := s.store.Sweep(bounded, s.now()); err != nil && ctx.Err() == nil {
-				s.log.Error("expired records cannot be swept", "error", err)
-			}
-			cancel()
+			s.sweep(ctx)
 		}
+	}
+}
+
+// sweep deletes what has expired.
+func (s *Service) sweep(ctx context.Context) {
+	bounded, cancel := context.WithTimeout(ctx, sweepEvery)
+	defer cancel()
+	if _, err := s.store.Sweep(bounded, s.now()); err != nil && ctx.Err() == nil {
+		s.log.Error("expired records cannot be swept", "error", err)
 	}
 }
 

@@ -198,3 +198,27 @@ func TestRunGoesOnWhenTheStoreComesBack(t *testing.T) {
 		}
 	}
 }
+
+func TestRunSweepsWhatHasExpired(t *testing.T) {
+	w := newWorld(t)
+	w.user("ana")
+	w.login("ana")
+	w.clock.advance(w.cfg.SessionTTL + w.cfg.AuditTTL + time.Hour)
+	ctx, cancel := context.WithCancel(w.ctx)
+	swept, ended := make(chan struct{}), make(chan struct{})
+	w.store.once("Sweep", true, func() { close(swept) })
+	go func() {
+		defer close(ended)
+		w.Run(ctx)
+	}()
+	select {
+	case <-swept:
+	case <-time.After(10 * time.Second):
+		t.Error("nothing is swept within ten seconds")
+	}
+	cancel()
+	<-ended
+	if n, err := w.store.Store.Sweep(w.ctx, w.clock.Now()); n != 0 || err != nil {
+		t.Errorf("%d expired records are left: %v", n, err)
+	}
+}
