@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -137,18 +139,24 @@ func TestTwoReplicasAgree(t *testing.T) {
 	})
 }
 
-func TestAStoreThatGoesAway(t *testing.T) {
-	uri, tasks := testDatabase(t), okUpstream(t)
-	u, err := url.Parse(uri)
+// byLink returns the store of a new database, behind a link.
+func byLink(t *testing.T) (uri string, l *link) {
+	t.Helper()
+	u, err := url.Parse(testDatabase(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	link := startLink(t, u.Host)
-	u.Host = link.addr
+	l = startLink(t, u.Host)
+	u.Host = l.addr
 	q := u.Query()
 	q.Set("directConnection", "true")
 	u.RawQuery = q.Encode()
-	r := startReplica(t, t.TempDir(), u.String(), tasks)
+	return u.String(), l
+}
+
+func TestAStoreThatGoesAway(t *testing.T) {
+	uri, link := byLink(t)
+	r := startReplica(t, t.TempDir(), uri, okUpstream(t))
 	token := r.signIn("ana")
 
 	link.cut()
@@ -169,6 +177,54 @@ func TestAStoreThatGoesAway(t *testing.T) {
 			t.Fatalf("the store is back, but a login is answered %d", status)
 		}
 	}
+}
+
+// An operator who would rather serve nobody than somebody who was locked out
+// elsewhere says on_store_loss: deny.
+func TestAStoreThatGoesAwayForTooLong(t *testing.T) {
+	uri, link := byLink(t)
+	admin := freeAddr(t)
+	r := startReplica(t, t.TempDir(), uri, okUpstream(t), "GATEWAY_ADMIN_LISTEN="+admin,
+		"GATEWAY_IDENTITY_REVOCATION_ON_STORE_LOSS=deny", "GATEWAY_IDENTITY_REVOCATION_MAX_STALENESS=1s", "GATEWAY_IDENTITY_REVOCATION_POLL=50ms")
+	token := r.signIn("ana")
+	answered := func(want int) {
+		t.Helper()
+		for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+			status, answer, wait := r.ask("GET", "/tasks", token, "")
+			if status == want && (want != 503 || wait != "" && answer["code"] == "store_unavailable") {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("answered %d, Retry-After %q, %v; want %d", status, wait, answer, want)
+			}
+		}
+	}
+	answered(200)
+	link.cut()
+	answered(503)
+	stale := regexp.MustCompile(`(?m)^portcullis_revocations_staleness_seconds ([0-9.]+)$`).FindStringSubmatch(metrics(t, admin))
+	if stale == nil {
+		t.Fatal("the metrics do not say how stale the revocations are")
+	}
+	if seconds, err := strconv.ParseFloat(stale[1], 64); err != nil || seconds <= 1 {
+		t.Errorf("stale for %s seconds, want more than max_staleness", stale[1])
+	}
+	link.restore()
+	answered(200)
+}
+
+func metrics(t *testing.T, admin string) string {
+	t.Helper()
+	res, err := http.Get("http://" + admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // link is a way to a server that can be cut.
