@@ -2,6 +2,7 @@ package mongostore
 
 import (
 	"context"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -39,7 +40,8 @@ func (s *Store) AppendAudit(ctx context.Context, r identity.AuditRecord) error {
 	}, wrong)
 }
 
-// ListAudit implements [identity.AuditStore].
+// ListAudit implements [identity.AuditStore]. Expiry is looked at here, for the
+// reason given at Sessions; what has expired is the oldest, and soon gone.
 func (s *Store) ListAudit(ctx context.Context, q identity.AuditQuery) ([]identity.AuditRecord, error) {
 	const doing = "list audit records"
 	ctx, cancel := s.bound(ctx)
@@ -47,7 +49,7 @@ func (s *Store) ListAudit(ctx context.Context, q identity.AuditQuery) ([]identit
 	if q.Limit <= 0 {
 		return nil, failure(doing, inputError("the limit must be positive"))
 	}
-	filter := bson.D{after("expires_at", q.Now)}
+	filter := bson.D{}
 	if q.Tenant != nil {
 		filter = append(filter, eq("tenant", *q.Tenant))
 	}
@@ -57,20 +59,33 @@ func (s *Store) ListAudit(ctx context.Context, q identity.AuditQuery) ([]identit
 	if q.Event != "" {
 		filter = append(filter, eq("event", q.Event))
 	}
-	if q.Before != "" {
-		filter = append(filter, elem("_id", bson.D{elem("$lt", q.Before)}))
-	}
 	if !utf8.ValidString(q.UserID) || !utf8.ValidString(q.Event) || !utf8.ValidString(q.Before) || q.Tenant != nil && !utf8.ValidString(*q.Tenant) {
 		return nil, nil
 	}
-	docs, err := find[auditDoc](ctx, s.audits, filter, options.Find().SetSort(bson.D{elem("_id", -1)}).SetLimit(int64(q.Limit)))
 	var records []identity.AuditRecord
-	for _, d := range docs {
-		records = append(records, identity.AuditRecord{
-			ID: d.ID, At: d.At, Event: d.Event, Tenant: d.Tenant, UserID: d.UserID,
-			ActorID: d.ActorID, SessionID: d.SessionID, IP: d.IP, RequestID: d.RequestID,
-			Details: unpair(d.Details), ExpiresAt: d.ExpiresAt,
-		})
+	for before, more := q.Before, true; more && len(records) < q.Limit; {
+		older := filter
+		if before != "" {
+			older = append(slices.Clone(filter), elem("_id", bson.D{elem("$lt", before)}))
+		}
+		docs, err := find[auditDoc](ctx, s.audits, older, options.Find().SetSort(bson.D{elem("_id", -1)}).SetLimit(int64(q.Limit)))
+		if err != nil {
+			return nil, failure(doing, err)
+		}
+		for _, d := range docs {
+			if before = d.ID; d.ExpiresAt.After(stored(q.Now)) && len(records) < q.Limit {
+				records = append(records, d.record())
+			}
+		}
+		more = len(docs) == q.Limit
 	}
-	return records, failure(doing, err)
+	return records, nil
+}
+
+func (d auditDoc) record() identity.AuditRecord {
+	return identity.AuditRecord{
+		ID: d.ID, At: d.At, Event: d.Event, Tenant: d.Tenant, UserID: d.UserID,
+		ActorID: d.ActorID, SessionID: d.SessionID, IP: d.IP, RequestID: d.RequestID,
+		Details: unpair(d.Details), ExpiresAt: d.ExpiresAt,
+	}
 }
