@@ -101,6 +101,8 @@ func setUpStory(t *testing.T, env *testscript.Env, mongoServer string) error {
 		env.Defer(func() { dropDatabases(t, mongoServer, name, name+"_tasks") })
 	}
 	env.Setenv("ROOT", root)
+	env.Setenv("CALLER", newCaller())
+	env.Setenv("REDIS_URL", os.Getenv("REDIS_URL"))
 	env.Setenv("EDGE", "http://"+edge)
 	env.Setenv("ADMIN", "http://"+admin)
 	env.Setenv("TASKS", "http://"+tasks)
