@@ -20,6 +20,7 @@ func check(c *Config, wrong complain) {
 		wrong("admin.listen", "is where clients connect; operators need an address of their own", "listen")
 	}
 	checkEdge(c, wrong)
+	checkForwardAuth(c, wrong)
 	checkIdentity(&c.Identity, wrong)
 	checkMail(&c.Identity.Mail, wrong)
 	checkCORS(c.Identity.CORS, "identity.cors", wrong)

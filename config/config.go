@@ -35,6 +35,7 @@ type Config struct {
 	Admin           Admin               `yaml:"admin"`
 	TLS             TLS                 `yaml:"tls"`
 	TrustedProxies  []netip.Prefix      `yaml:"trusted_proxies" doc:"peers who are believed about their clients: X-Forwarded-For, -Proto and -Host, Forwarded, X-Request-Id and PROXY headers"`
+	ForwardAuth     ForwardAuth         `yaml:"forward_auth"`
 	ProxyProtocol   string              `yaml:"proxy_protocol" enum:"off|optional|required" default:"off" doc:"whether trusted proxies may or must begin a connection with a PROXY header, version 1 or 2, that tells who is behind them"`
 	Log             Log                 `yaml:"log"`
 	Limits          Limits              `yaml:"limits"`

@@ -33,6 +33,7 @@ func TestDefaultsAreSafe(t *testing.T) {
 		TLS: TLS{MinVersion: "tls1.2", ClientAuth: "none",
 			ACME: ACME{Cache: "testdata/data/acme", Directory: "https://acme-v02.api.letsencrypt.org/directory"}},
 		ProxyProtocol: "off",
+		ForwardAuth:   ForwardAuth{Proxy: "none"},
 		Log:           Log{Level: slog.LevelInfo, Format: "json"},
 		Limits: Limits{
 			HeaderBytes: 16 << 10, Body: 10 << 20, Connections: 0,

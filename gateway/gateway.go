@@ -144,6 +144,7 @@ type request struct {
 	fields    []byte // lines for the answer, whosever it is
 	limited   []byte // those of rate limits, until it is clear that the caller may see them
 	hsts      string // for an answer of ours over TLS; "": nothing
+	asked     *asked // by a proxy that does the forwarding; nil: the request is the client's own
 	forwarded bool   // the answer is an upstream's: not ours to change or to record
 }
 
@@ -173,10 +174,15 @@ func (g *Gateway) road(r *request) error {
 	if err := r.read(st); err != nil {
 		return err
 	}
+	if st.asks(r, peerAddr(r.ctx)) {
+		if err := r.readAsked(st); err != nil { // from here on r is what the proxy asks about
+			return err
+		}
+	}
 	endpoint, ours := st.endpoints.find(r.method, r.path)
 	route := st.route(r.path)
 	terms := st.terms(ours, route)
-	if r.crossOrigin(terms) {
+	if r.asked == nil && r.crossOrigin(terms) {
 		return nil
 	}
 	if err := r.limitAddress(terms.limits); err != nil {
@@ -196,6 +202,9 @@ func (g *Gateway) road(r *request) error {
 	}
 	if denied != nil {
 		return denied
+	}
+	if r.asked != nil {
+		return r.approve(st, route)
 	}
 	if ours {
 		return endpoint.answer(st, r)
@@ -241,7 +250,13 @@ func (r *request) read(st *State) error {
 			e.requestID = string(id)
 		}
 	}
-	path, query, hasQuery := bytes.Cut(head.RequestURI(), []byte{'?'})
+	return r.readTarget(head.RequestURI())
+}
+
+// readTarget reads what the request is about.
+func (r *request) readTarget(target []byte) error {
+	e := r.event
+	path, query, hasQuery := bytes.Cut(target, []byte{'?'})
 	sent := string(path)
 	e.path = clip(sent)
 	canonical, err := canonicalPath(make([]byte, 0, len(path)), path)

@@ -23,8 +23,9 @@ type StateConfig struct {
 	Routes         []RouteConfig
 	CORS           CORS // of the identity endpoints
 	RateLimits     []RateLimit
-	OwnRateLimits  []string       // names of those for the identity endpoints
-	HSTS           string         // Strict-Transport-Security of the gateway's own answers over TLS; "": none
+	OwnRateLimits  []string // names of those for the identity endpoints
+	HSTS           string   // Strict-Transport-Security of the gateway's own answers over TLS; "": none
+	ForwardAuth    ForwardAuthConfig
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For and X-Request-Id are believed
 	Cookies        CookieConfig
 }
@@ -68,6 +69,7 @@ type State struct {
 	upstreams      map[string]*upstream
 	presets        map[string]preset // by upstream
 	trustedProxies []netip.Prefix
+	forwardAuth    ForwardAuthConfig
 	assertions     *assertions
 	cookies        CookieConfig
 	ownTerms       terms // of the identity endpoints
@@ -79,7 +81,7 @@ type State struct {
 func NewState(cfg StateConfig) (*State, error) {
 	s := &State{
 		loaded: time.Now(), policy: cfg.Policy, identity: cfg.Identity, upstreams: map[string]*upstream{}, presets: map[string]preset{},
-		trustedProxies: cfg.TrustedProxies, assertions: newAssertions(), cookies: cfg.Cookies,
+		trustedProxies: cfg.TrustedProxies, forwardAuth: cfg.ForwardAuth, assertions: newAssertions(), cookies: cfg.Cookies,
 	}
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -109,7 +111,7 @@ func NewState(cfg StateConfig) (*State, error) {
 			fail("route %s: there is no upstream %q", r.Path, r.Upstream)
 			continue
 		}
-		if s.endpoints.overlaps(r.Path) {
+		if s.endpoints.overlaps(r.Path) || cfg.ForwardAuth.Proxy != "" && within(r.Path, cfg.Prefix+forwardAuthPath) {
 			fail("route %s: overlaps the gateway's own endpoints", r.Path)
 		}
 		built, err := newRoute(r, up, timeouts[r.Upstream])

@@ -1,0 +1,178 @@
+package gateway
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Forward-auth: a proxy that people run already asks about each of its requests,
+// which takes the place of the one that asks: it goes down the same road, and
+// where it would be forwarded the answer is 200 with what the service may believe.
+//
+// The proxy is believed because of its address, but what its client sent comes
+// through it. So there is one way in which the proxy says what the request was,
+// chosen by the operator, in fields that it always sets itself; whoever says
+// something else beside it is refused.
+
+// ForwardAuthConfig says which proxy asks, and for whom.
+type ForwardAuthConfig struct {
+	// Proxy is "nginx", "traefik", "caddy" or "envoy"; "" answers nobody.
+	Proxy string
+	// Audiences are services that only the proxy knows; upstreams are others.
+	Audiences []string
+}
+
+const (
+	forwardAuthPath = "/forward" // below the prefix
+	audienceParam   = "upstream="
+)
+
+var errForwardAuth = errors.New("forward-auth: what is asked about has no reading, or several")
+
+// asked is a request as a proxy describes it.
+type asked struct {
+	method, target string
+	audience       string // of the query; "": of the route
+}
+
+// asks reports whether r is a proxy's question. To everybody else there is
+// nothing at the path.
+func (s *State) asks(r *request, peer netip.Addr) bool {
+	return s.forwardAuth.Proxy != "" && within(r.path, s.endpoints.prefix+forwardAuthPath) && s.trusts(peer)
+}
+
+// readAsked puts the request that a proxy asks about in the place of its question.
+func (r *request) readAsked(st *State) error {
+	r.event.route = st.endpoints.prefix + forwardAuthPath
+	if r.header.contentLength || r.header.chunked {
+		r.ctx.SetConnectionClose() // the body is the client's, and nobody reads it
+	}
+	a, err := st.forwardAuth.read(r, st.endpoints.prefix+forwardAuthPath)
+	if err != nil {
+		return refuse(codeMalformedRequest, err)
+	}
+	if a.audience != "" && st.upstreams[a.audience] == nil && !slices.Contains(st.forwardAuth.Audiences, a.audience) {
+		return refuse(codeMalformedRequest, fmt.Errorf("forward-auth: there is no upstream %.64q", a.audience))
+	}
+	if r.method = method([]byte(a.method)); r.method == "" {
+		return refuse(codeMethodUnknown, nil)
+	}
+	r.asked, r.event.method = &a, r.method
+	return r.readTarget([]byte(a.target))
+}
+
+// read finds the method and the target that the proxy tells.
+func (c ForwardAuthConfig) read(r *request, base string) (asked, error) {
+	var a asked
+	path, query, hasQuery := strings.Cut(r.target, "?")
+	said, err := r.originals()
+	if err != nil {
+		return a, err
+	}
+	var methodName, targetName string
+	switch c.Proxy {
+	case "nginx":
+		methodName, targetName = "x-original-method", "x-original-uri"
+	case "traefik", "caddy":
+		methodName, targetName = "x-forwarded-method", "x-forwarded-uri"
+	case "envoy": // puts our path before the one that was asked for, and keeps the method
+		if a.method, a.target = r.method, strings.TrimPrefix(path, base); hasQuery {
+			a.target += "?" + query
+		}
+	}
+	if value, ok := said["x-original-url"]; ok { // scheme and host before the target: what ingress-nginx says
+		_, rest, _ := strings.Cut(value, "://")
+		said["x-original-url"] = rest[max(0, strings.IndexByte(rest, '/')):]
+		if _, ok := said[targetName]; !ok && c.Proxy == "nginx" {
+			targetName = "x-original-url"
+		}
+	}
+	if c.Proxy != "envoy" {
+		if path != base {
+			return a, errForwardAuth
+		}
+		a.method, a.target = said[methodName], said[targetName]
+		name, isAudience := strings.CutPrefix(query, audienceParam)
+		if hasQuery && (!isAudience || strings.ContainsAny(name, "&%+")) {
+			return a, errForwardAuth
+		}
+		a.audience = name
+	}
+	if a.method == "" || a.target == "" {
+		return a, fmt.Errorf("%w: the proxy does not say what the request was", errForwardAuth)
+	}
+	// A field that another kind of proxy would set comes from the client, or from a
+	// proxy that is not the one we were told of.
+	for name, value := range said {
+		want := a.target
+		if strings.HasSuffix(name, "-method") {
+			want = a.method
+		}
+		if value != want {
+			return a, fmt.Errorf("%w: %s says something else", errForwardAuth, name)
+		}
+	}
+	return a, nil
+}
+
+// originals are the fields in which proxies say what a request was. None may be
+// there twice, in any spelling that some server takes for it.
+func (r *request) originals() (map[string]string, error) {
+	said := map[string]string{}
+	for raw := r.ctx.Request.Header.RawHeaders(); len(raw) > 0; {
+		name, value, rest, err := nextField(raw)
+		if err != nil {
+			return nil, err
+		}
+		if name == nil {
+			break
+		}
+		raw = rest
+		var buf [longestClassified]byte
+		folded := string(fold(&buf, name))
+		switch folded {
+		case "x-original-method", "x-original-uri", "x-original-url", "x-forwarded-method", "x-forwarded-uri":
+			if _, twice := said[folded]; twice || !bytes.EqualFold(name, []byte(folded)) {
+				return nil, fmt.Errorf("%w: %s is there twice, or misspelt", errForwardAuth, folded)
+			}
+			said[folded] = string(value)
+		case "sec-websocket-key":
+			r.header.upgradeListed = true // proxies keep Upgrade to themselves
+		}
+	}
+	return said, nil
+}
+
+// approve answers that the request may pass, and what its service may believe.
+func (r *request) approve(st *State, route *route) error {
+	h := &r.ctx.Response.Header
+	guard(h)
+	h.Set(fieldRequestID, r.event.requestID)
+	h.SetNoDefaultContentType(true)
+	r.ctx.SetStatusCode(http.StatusOK)
+	audience := r.asked.audience
+	if audience == "" && route != nil {
+		audience = route.name
+	}
+	r.event.upstream = audience
+	lines := st.presets[audience].stranger()
+	if r.principal != nil {
+		var err error
+		if lines, err = st.assertions.fields(st, r.principal, audience, r.event.start); err != nil {
+			return err
+		}
+	}
+	for line := range strings.Lines(string(lines)) {
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\r\n"), ": ")
+		// An assertion for nobody in particular would be one for everybody.
+		if name != fieldAssertion || audience != "" {
+			h.Set(name, value)
+		}
+	}
+	return nil
+}
