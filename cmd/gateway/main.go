@@ -95,7 +95,20 @@ func newRoot(env environment) *cobra.Command {
 	root.PersistentFlags().StringVarP(&s.config, "config", "c", "gateway.yaml", "the configuration file")
 	root.PersistentFlags().StringVar(&s.output, "output", "text", "how results are printed: text or json")
 	root.AddCommand(newServe(s), newCheck(s), newPolicy(s), newUser(s), newKeys(s), newConfig(s), newVersion(s))
+	refuseStrays(root)
 	return root
+}
+
+// refuseStrays makes commands that only have others below them fail for those that
+// they don't have: cobra would show help and call it a success.
+func refuseStrays(cmd *cobra.Command) {
+	for _, c := range cmd.Commands() {
+		if c.HasSubCommands() && !c.Runnable() {
+			c.Args = cobra.NoArgs
+			c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+		}
+		refuseStrays(c)
+	}
 }
 
 func newVersion(s *shared) *cobra.Command {

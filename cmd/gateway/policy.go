@@ -16,9 +16,6 @@ func newPolicy(s *shared) *cobra.Command {
 		Long: `Check and try out the policy. The exit status of these commands is made for CI: 0 if all is well or nothing
 differs, 1 if there is something to be seen, 2 if the question could not be answered.`,
 		Annotations: map[string]string{statusOfErrors: "2"},
-		// Else a slip in the name of a command would be answered with help and 0.
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		Example: `  gateway policy lint
   gateway policy test --output json
   gateway policy explain --role user GET /tasks/9

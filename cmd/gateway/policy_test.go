@@ -70,3 +70,16 @@ func TestExitStatusOfPolicyCommands(t *testing.T) {
 		}
 	}
 }
+
+func TestASlipInTheNameOfACommandIsNoSuccess(t *testing.T) {
+	for _, c := range []struct {
+		status int
+		args   string
+	}{{1, "serv"}, {1, "user lst"}, {1, "keys lists"}, {1, "config shema"}, {2, "policy tset"}, {0, "user"}, {0, "policy"}, {0, "help"}} {
+		var stdout, stderr bytes.Buffer
+		env := environment{stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr}
+		if got := run(t.Context(), strings.Fields(c.args), env); got != c.status || (got == 0) != (stderr.Len() == 0) || (got == 0) != (stdout.Len() > 0) {
+			t.Errorf("%s: status %d, want %d\n%s\n%s", c.args, got, c.status, &stdout, &stderr)
+		}
+	}
+}
