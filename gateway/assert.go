@@ -82,7 +82,7 @@ func appendCaller(dst []byte, p *identity.Principal, permissions []string, asser
 // where it was chosen; should one get here, it says nothing rather than a second
 // field.
 func appendField(dst []byte, name, value string) []byte {
-	if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+	if !plain(value) {
 		value = ""
 	}
 	dst = append(dst, name...)

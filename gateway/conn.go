@@ -114,6 +114,9 @@ type clientConn struct {
 	writeWant  time.Time     // the server's deadline for writes; zero for none
 	writeArmed time.Time     // what Conn was told
 
+	peer     netip.Addr // see peerOf
+	peerText string     // "" before that was asked
+
 	framing framing // what the server may see of what the client sends
 
 	closed  atomic.Bool

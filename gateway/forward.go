@@ -72,7 +72,8 @@ type outbound struct {
 	answerHeader         []byte // field lines to add to the answer
 	edit                 *answerEdit
 	timeout              routeTimeouts
-	maxBody              int64 // bytes; 0 means no limit
+	maxBody              int64     // bytes; 0 means no limit
+	start                time.Time // when the request began; zero: now
 
 	// done, if set, is called once, when a connection that was upgraded
 	// (exchange.upgraded) has ended. Any other exchange is over when forward
@@ -177,7 +178,9 @@ func (f *flight) begin(u *upstream, ctx *fasthttp.RequestCtx, client *clientConn
 	client.readErr = nil
 	client.linger = false
 	client.writeIdle = f.timeout.idle
-	f.start = time.Now()
+	if f.start = out.start; f.start.IsZero() {
+		f.start = time.Now()
+	}
 }
 
 // release forgets everything about the request and keeps the buffers.

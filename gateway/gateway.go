@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -52,6 +53,7 @@ type Gateway struct {
 	clients    clients
 	draining   atomic.Bool
 	shared     *SharedLimits
+	requests   sync.Pool // of *request
 	reloads    *reloads
 }
 
@@ -137,20 +139,24 @@ type request struct {
 	method    string
 	path      string // canonical and decoded: what routes and policy are about
 	target    string // path and query as sent
+	host      string
 	principal *identity.Principal
+	peer      netip.Addr
 	client    netip.Addr
-	told      told // by a trusted proxy
-	event     *event
+	told      told   // by a trusted proxy
+	event     *event // the record of it, which an upgraded connection outlives
 	fields    []byte // lines for the answer, whosever it is
 	limited   []byte // those of rate limits, until it is clear that the caller may see them
 	hsts      string // for an answer of ours over TLS; "": nothing
 	asked     *asked // by a proxy that does the forwarding; nil: the request is the client's own
 	forwarded bool   // the answer is an upstream's: not ours to change or to record
+	out       outbound
+	buffers   requestBuffers
 }
 
 // serve is the whole life of a request. Its order is the security property.
 func (g *Gateway) serve(c *fiber.Ctx) error {
-	r := &request{ctx: c.Context(), event: &event{start: time.Now()}}
+	r := g.newRequest(c.Context())
 	defer func() {
 		if v := recover(); v != nil {
 			r.refuse(refuse(codeInternal, recovered(v, debug.Stack())))
@@ -160,6 +166,7 @@ func (g *Gateway) serve(c *fiber.Ctx) error {
 			r.event.status, r.event.bytesOut = r.ctx.Response.StatusCode(), int64(len(r.ctx.Response.Body()))
 			g.recorder.record(r.event)
 		}
+		g.release(r)
 	}()
 	if err := g.road(r); err != nil {
 		r.refuse(asRefusal(err))
@@ -174,7 +181,7 @@ func (g *Gateway) road(r *request) error {
 	if err := r.read(st); err != nil {
 		return err
 	}
-	if st.asks(r, peerAddr(r.ctx)) {
+	if st.asks(r, r.peer) {
 		if err := r.readAsked(st); err != nil { // from here on r is what the proxy asks about
 			return err
 		}
@@ -225,9 +232,9 @@ func (r *request) refuse(refusal *refusal) {
 // read takes the request's head apart and refuses what has two readings.
 func (r *request) read(st *State) error {
 	ctx, e := r.ctx, r.event
-	peer := peerAddr(ctx)
-	r.client = peer
-	e.requestID, e.clientIP = newRequestID(), peer.String()
+	peer, text := peerOf(ctx)
+	r.peer, r.client = peer, peer
+	e.requestID, e.clientIP = newRequestID(), text
 	e.method = method(ctx.Method())
 	r.method = e.method
 
@@ -256,10 +263,11 @@ func (r *request) read(st *State) error {
 // readTarget reads what the request is about.
 func (r *request) readTarget(target []byte) error {
 	e := r.event
-	path, query, hasQuery := bytes.Cut(target, []byte{'?'})
-	sent := string(path)
+	path, query, _ := bytes.Cut(target, []byte{'?'})
+	r.copyText(target)
+	sent := r.target[:len(path)]
 	e.path = clip(sent)
-	canonical, err := canonicalPath(make([]byte, 0, len(path)), path)
+	canonical, err := canonicalPath(r.buffers.path[:0], path)
 	if err != nil {
 		e.path = "" // it may hold anything
 		return &refusal{code: codePathNotCanonical, cause: err, close: errors.Is(err, errPathForm)}
@@ -267,9 +275,8 @@ func (r *request) readTarget(target []byte) error {
 	if !validQuery(query) {
 		return refuse(codeMalformedRequest, errPathByte)
 	}
-	r.path, r.target = string(canonical), sent
-	if hasQuery {
-		r.target += "?" + string(query)
+	if r.path = sent; !bytes.Equal(canonical, path) {
+		r.path = string(canonical)
 	}
 	return nil
 }
@@ -333,24 +340,25 @@ func (r *request) decide(st *State) error {
 func (g *Gateway) forward(st *State, r *request, route *route) error {
 	e := r.event
 	e.route, e.upstream, e.series = route.Path, route.name, &route.series
-	out := &outbound{
-		method: r.method, target: r.target, host: string(r.header.host),
+	out := &r.out
+	*out = outbound{
+		method: r.method, target: r.target, host: r.host,
 		timeout: route.timeout, maxBody: route.MaxBody, edit: route.answerEdit,
-		answerHeader: r.answerHeader(),
-		done: func(_, bytesOut int64, err error) { // of an upgraded connection
-			e.bytesOut, e.cause = bytesOut, err
-			g.recorder.record(e)
-		},
+		answerHeader: r.answerHeader(), start: e.start,
 	}
 	if route.rewriting != nil {
 		out.target = route.rewriting.target(r.target)
 	}
 	if r.header.upgradeListed {
 		out.upgrade = string(r.header.upgrade)
+		out.done = func(_, bytesOut int64, err error) {
+			e.bytesOut, e.cause = bytesOut, err
+			g.recorder.record(e)
+		}
 	}
 	raw := r.ctx.Request.Header.RawHeaders()
 	// Ours come last, so that nothing the client said can take them away.
-	out.header = r.header.appendForwardable(make([]byte, 0, len(raw)+2048), raw, route.PassAuthorization)
+	out.header = r.header.appendForwardable(r.buffers.header[:0], raw, route.PassAuthorization)
 	if route.requestEdit != nil {
 		out.header = route.requestEdit.apply(out.header)
 	}
@@ -364,6 +372,7 @@ func (g *Gateway) forward(st *State, r *request, route *route) error {
 		out.header = append(out.header, route.stranger...)
 	}
 	out.header = r.appendTrace(out.header)
+	r.buffers.header = out.header
 
 	x, err := route.upstream.forward(r.ctx, out)
 	e.exchange, e.bytesOut, e.status = x, x.bytesOut, x.status
@@ -381,18 +390,18 @@ func (g *Gateway) forward(st *State, r *request, route *route) error {
 
 // answerHeader is what the gateway adds to an upstream's answer.
 func (r *request) answerHeader() []byte {
-	h := appendField(r.fields, fieldRequestID, r.event.requestID)
+	h := appendField(append(r.buffers.answer[:0], r.fields...), fieldRequestID, r.event.requestID)
 	if r.header.cookieCaller { // caches know what Authorization means, and nothing of our cookies
 		h = appendField(h, "Vary", "Cookie")
 	}
+	r.buffers.answer = h
 	return h
 }
 
 // appendTrace writes where the request came from and how to find it again.
 func (r *request) appendTrace(dst []byte) []byte {
 	dst = appendField(dst, fieldRequestID, r.event.requestID)
-	peer := peerAddr(r.ctx)
-	via := peer.String()
+	_, via := peerOf(r.ctx)
 	if len(r.told.addresses) > 0 {
 		via = string(r.told.addresses) + ", " + via
 	}
@@ -400,14 +409,16 @@ func (r *request) appendTrace(dst []byte) []byte {
 	dst = appendField(dst, fieldForwardedProto, r.proto())
 	host := r.told.host
 	if host == "" {
-		host = string(r.header.host)
+		host = r.host
 	}
 	dst = appendField(dst, fieldForwardedHost, host)
-	trace := string(r.header.traceparent)
-	if !validTraceparent(trace) {
-		trace = "00-" + newRequestID() + "-" + newRequestID()[:16] + "-00"
+	if trace := string(r.header.traceparent); validTraceparent(trace) {
+		return appendField(dst, fieldTraceparent, trace)
 	}
-	return appendField(dst, fieldTraceparent, trace)
+	dst = append(dst, fieldTraceparent+": 00-"...)
+	dst = append(appendRandomHex(dst, 2), '-')
+	dst = appendRandomHex(dst, 1)
+	return append(dst, "-00\r\n"...)
 }
 
 // proto is how the client speaks to us, or to the trusted proxy in front.
@@ -446,7 +457,8 @@ func upstreamRefusal(err error) error {
 
 // refuse answers what never reached serve.
 func (g *Gateway) refuse(ctx *fasthttp.RequestCtx, r *refusal) {
-	e := &event{start: time.Now(), requestID: newRequestID(), clientIP: peerAddr(ctx).String(), code: r.code, cause: r.cause}
+	_, ip := peerOf(ctx)
+	e := &event{start: time.Now(), requestID: newRequestID(), clientIP: ip, code: r.code, cause: r.cause}
 	e.status = writeRefusal(ctx, r, e.requestID)
 	e.bytesOut = int64(len(ctx.Response.Body()))
 	g.recorder.record(e)
@@ -479,8 +491,16 @@ func (g *Gateway) refuseUnserved(c *fiber.Ctx, err error) error {
 // newRequestID returns 32 hexadecimal digits, fit for a trace id as well. It is a
 // name, not a secret.
 func newRequestID() string {
-	var b [16]byte
-	binary.NativeEndian.PutUint64(b[:8], rand.Uint64()) //nolint:gosec // a name, not a secret
-	binary.NativeEndian.PutUint64(b[8:], rand.Uint64()) //nolint:gosec // likewise
-	return hex.EncodeToString(b[:])
+	var b [32]byte
+	return string(appendRandomHex(b[:0], 2))
+}
+
+// appendRandomHex appends so many times 16 hexadecimal digits.
+func appendRandomHex(dst []byte, words int) []byte {
+	for range words {
+		var b [8]byte
+		binary.NativeEndian.PutUint64(b[:], rand.Uint64()) //nolint:gosec // a name, not a secret
+		dst = hex.AppendEncode(dst, b[:])
+	}
+	return dst
 }

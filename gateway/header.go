@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 )
@@ -198,6 +199,15 @@ type clientHeader struct {
 	upgradeListed bool     // Connection lists "upgrade"
 	chunked       bool
 	contentLength bool
+
+	forwardable []fieldLine // see appendForwardable
+}
+
+// fieldLine is a field that may be forwarded, by its place in the block.
+type fieldLine struct {
+	class      fieldClass
+	begin, end uint32 // of the line
+	nameEnd    uint32
 }
 
 // read walks the header block as it came over the wire, classifies each
@@ -206,18 +216,25 @@ type clientHeader struct {
 //
 // http11 is whether the request line said HTTP/1.1.
 func (h *clientHeader) read(raw []byte, http11 bool) error {
-	*h = clientHeader{connection: h.connection[:0]}
+	*h = clientHeader{connection: h.connection[:0], cookies: h.cookies[:0], forwardable: h.forwardable[:0]}
 	hosts, authorizations := 0, 0
-	for len(raw) > 0 {
+	var refused error
+	for whole := len(raw); len(raw) > 0; {
 		name, value, rest, err := nextField(raw)
 		if err != nil {
 			return err
 		}
+		begin, end := whole-len(raw), whole-len(rest)
 		if raw = rest; name == nil {
 			break
 		}
 		var buf [longestClassified]byte
 		class := classOf(fold(&buf, name))
+		switch {
+		case class == classEndToEnd, class == classCookie, class == classCSRFToken,
+			class == classAuthorization && exact(name, buf[:len(name)]):
+			h.forwardable = append(h.forwardable, fieldLine{class, uint32(begin), uint32(end), uint32(begin + len(name))})
+		}
 		if class != classEndToEnd && class != classReserved && !exact(name, buf[:len(name)]) {
 			continue // an alias such as Content_Length: nothing to us, and never forwarded
 		}
@@ -230,12 +247,12 @@ func (h *clientHeader) read(raw []byte, http11 bool) error {
 			authorizations++
 		case classContentLength:
 			if h.contentLength || !digits(value) {
-				return fmt.Errorf("%w: Content-Length", errFieldFraming)
+				refused = fmt.Errorf("%w: Content-Length", errFieldFraming)
 			}
 			h.contentLength = true
 		case classTransferEncoding:
 			if h.chunked || !http11 || !bytes.EqualFold(value, []byte("chunked")) {
-				return fmt.Errorf("%w: Transfer-Encoding", errFieldFraming)
+				refused = fmt.Errorf("%w: Transfer-Encoding", errFieldFraming)
 			}
 			h.chunked = true
 		case classConnection:
@@ -261,6 +278,8 @@ func (h *clientHeader) read(raw []byte, http11 bool) error {
 		}
 	}
 	switch {
+	case refused != nil:
+		return refused
 	case h.chunked && h.contentLength:
 		return fmt.Errorf("%w: both Content-Length and Transfer-Encoding", errFieldFraming)
 	case hosts > 1 || http11 && hosts == 0:
@@ -289,23 +308,17 @@ func (h *clientHeader) listConnection(value []byte) {
 }
 
 // appendForwardable appends to dst the field lines of raw that are the client's
-// to say. It expects a block that read has accepted.
+// to say. It expects the block that read has accepted.
 func (h *clientHeader) appendForwardable(dst, raw []byte, passAuthorization bool) []byte {
-	for len(raw) > 0 {
-		name, value, rest, err := nextField(raw)
-		if err != nil || name == nil {
-			break
+	for _, f := range h.forwardable {
+		name, line := raw[f.begin:f.nameEnd], raw[f.begin:f.end]
+		if len(h.connection) > 0 && h.named(name) {
+			continue
 		}
-		line := raw[:len(raw)-len(rest)]
-		raw = rest
-		var buf [longestClassified]byte
-		switch classOf(fold(&buf, name)) {
-		case classEndToEnd:
+		switch f.class {
 		case classCookie:
 			if len(h.cookies) > 0 {
-				if !h.named(name) {
-					dst = appendOtherCookies(dst, name, value)
-				}
+				dst = appendOtherCookies(dst, name, bytes.Trim(line[len(name)+1:len(line)-2], " \t"))
 				continue
 			}
 		case classCSRFToken:
@@ -313,15 +326,11 @@ func (h *clientHeader) appendForwardable(dst, raw []byte, passAuthorization bool
 				continue
 			}
 		case classAuthorization:
-			if !passAuthorization || !exact(name, buf[:len(name)]) {
+			if !passAuthorization {
 				continue
 			}
-		default:
-			continue
 		}
-		if !h.named(name) {
-			dst = append(dst, line...)
-		}
+		dst = append(dst, line...)
 	}
 	return dst
 }
@@ -358,10 +367,8 @@ func nextField(raw []byte) (name, value, rest []byte, err error) {
 		}
 	}
 	value = bytes.Trim(line[colon+1:], " \t")
-	for _, c := range value {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return nil, nil, nil, fmt.Errorf("%w: control character in a value", errFieldSyntax)
-		}
+	if !printable(value) {
+		return nil, nil, nil, fmt.Errorf("%w: control character in a value", errFieldSyntax)
 	}
 	return name, value, rest, nil
 }
@@ -389,11 +396,44 @@ func digits(b []byte) bool {
 	return true
 }
 
-// tokenByte reports whether c is a tchar of RFC 9110 §5.6.2.
+// tokenByte reports whether c is a tchar of RFC 9110 §5.6.2: one bit for each of
+// the first 64 characters, and of the next.
 func tokenByte(c byte) bool {
-	switch {
-	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		return true
+	const (
+		low  = 1<<'!' | 1<<'#' | 1<<'$' | 1<<'%' | 1<<'&' | 1<<'\'' | 1<<'*' | 1<<'+' | 1<<'-' | 1<<'.' | 0x3ff<<'0'
+		high = 0x3ffffff<<('A'-64) | 1<<('^'-64) | 1<<('_'-64) | 1<<('`'-64) | 0x3ffffff<<('a'-64) | 1<<('|'-64) | 1<<('~'-64)
+	)
+	if c < 64 {
+		return low>>c&1 != 0
 	}
-	return c != 0 && bytes.IndexByte([]byte("!#$%&'*+-.^_`|~"), c) >= 0
+	return c < 128 && uint64(high)>>(c-64)&1 != 0
+}
+
+// printable reports whether a value holds no control character but tabs. It looks
+// at eight bytes at a time, since tokens are long.
+func printable(value []byte) bool {
+	const (
+		ones  = 0x0101010101010101
+		highs = 0x8080808080808080
+	)
+	for len(value) >= 8 {
+		w := binary.LittleEndian.Uint64(value)
+		del := w ^ 0x7f*ones
+		// The highest bit of a byte is set where one is below ' ', or is DEL.
+		if ((w-' '*ones)&^w|(del-ones)&^del)&highs != 0 && !plain(value[:8]) {
+			return false
+		}
+		value = value[8:]
+	}
+	return plain(value)
+}
+
+// plain is printable for few bytes.
+func plain[S string | []byte](s S) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
 }

@@ -34,9 +34,20 @@ func method(m []byte) string {
 	return ""
 }
 
-// peerAddr is the address at the other end of the connection, or the one that a load
-// balancer there has told in a PROXY header.
-func peerAddr(ctx *fasthttp.RequestCtx) netip.Addr { return addrOf(ctx.RemoteAddr()) }
+// peerOf is the address at the other end of the connection, or the one that a load
+// balancer there has told in a PROXY header, and how it is written.
+func peerOf(ctx *fasthttp.RequestCtx) (netip.Addr, string) {
+	c := clientConnOf(ctx)
+	if c != nil && c.peerText != "" {
+		return c.peer, c.peerText
+	}
+	addr := addrOf(ctx.RemoteAddr())
+	text := addr.String()
+	if c != nil {
+		c.peer, c.peerText = addr, text
+	}
+	return addr, text
+}
 
 // clientAddr walks X-Forwarded-For from its end: each trusted proxy vouches for
 // the address before its own, and the first that is not a trusted proxy is the
