@@ -69,7 +69,7 @@ func (l *clientListener) Accept() (net.Conn, error) {
 
 // admit makes a connection a client's, unless it is turned away.
 func (l *clientListener) admit(conn net.Conn) *clientConn {
-	c := &clientConn{Conn: conn, writeIdle: defaultIdleTimeout}
+	c := &clientConn{Conn: direct(conn), writeIdle: defaultIdleTimeout}
 	c.tls, _ = conn.(*tls.Conn)
 	if l.arrivals != nil && !l.arrivals.admit(c) {
 		return nil

@@ -11,6 +11,8 @@ import (
 // one that died while it was idle is found out by the first write or read.
 func rawSocket(*net.TCPConn) syscall.RawConn { return nil }
 
+func direct(conn net.Conn) net.Conn { return conn }
+
 func quiet(syscall.RawConn) bool { return true }
 
 func (c *upstreamConn) exchange(uintptr) bool { return true }

@@ -28,34 +28,18 @@ func (c *upstreamConn) exchange(fd uintptr) bool {
 			return true
 		}
 		c.stage = stageRead
-		n, err := syscall.Write(int(fd), c.out)
-		switch err {
-		case nil:
-			c.sent = n
-		case syscall.EAGAIN, syscall.EINTR:
-		default:
-			c.err = err
-		}
+		c.sent, _, c.err = writeDirect(fd, c.out)
 		if c.err != nil || c.sent < len(c.out) || c.in == nil {
 			return true
 		}
 		// On a busy machine the upstream has run, and answered, meanwhile.
 	}
-	for {
-		n, err := syscall.Read(int(fd), c.in)
-		switch {
-		case err == syscall.EINTR:
-			continue
-		case err == syscall.EAGAIN:
-			return false
-		case err != nil:
-			n = 0
-		case n == 0:
-			err = io.EOF
-		}
-		c.got, c.err = n, err
-		return true
+	n, ready, err := readDirect(fd, c.in)
+	if ready && err == nil && n == 0 {
+		err = io.EOF
 	}
+	c.got, c.err = n, err
+	return ready
 }
 
 // quiet reports whether an idle connection is open and has nothing to say. What
@@ -68,12 +52,8 @@ func quiet(raw syscall.RawConn) bool {
 
 func silent(fd uintptr) bool {
 	var b [1]byte
-	for {
-		_, err := syscall.Read(int(fd), b[:]) // sockets of net never block
-		if err != syscall.EINTR {
-			return err == syscall.EAGAIN
-		}
-	}
+	_, ready, _ := readDirect(fd, b[:]) // sockets of net never block
+	return !ready
 }
 
 // readable reports whether a read would not have to wait.

@@ -1,0 +1,30 @@
+//go:build unix && !linux
+
+package gateway
+
+import "syscall"
+
+// See socket_linux.go.
+
+func readDirect(fd uintptr, p []byte) (n int, ready bool, err error) {
+	return socketCall(syscall.Read, fd, p)
+}
+
+func writeDirect(fd uintptr, p []byte) (n int, ready bool, err error) {
+	return socketCall(syscall.Write, fd, p)
+}
+
+func socketCall(call func(int, []byte) (int, error), fd uintptr, p []byte) (int, bool, error) {
+	for {
+		n, err := call(int(fd), p)
+		switch err {
+		case nil:
+			return n, true, nil
+		case syscall.EAGAIN:
+			return 0, false, nil
+		case syscall.EINTR:
+		default:
+			return 0, true, err
+		}
+	}
+}
