@@ -118,6 +118,7 @@ func (i *issuer) parse(token []byte, keys *issuerKeys) (*Principal, error) {
 		p.EmailVerified = p.Email != ""
 	}
 	if issued, err := claims.GetIssuedAt(); err == nil && issued != nil {
+		p.IssuedAt = issued.Time
 		p.Epoch = issued.Unix() // what a revocation is compared with; 0 is before any
 	}
 	return p, nil

@@ -26,6 +26,10 @@ type Revocations struct {
 	mu       sync.RWMutex
 	sessions map[string]time.Time // until when to remember
 	users    map[string]userRevocation
+	// horizon is until when tokens must have been issued to be refused, because
+	// there was no room to remember which of them are revoked; zero: there was.
+	horizon     time.Time
+	horizonEnds time.Time // when none of those that were forgotten matters any more
 
 	since  time.Time    // the store's cursor; owned by Sync
 	swept  time.Time    // of the last walk over everything; owned by Sync
@@ -51,8 +55,9 @@ func (r *Revocations) Check(p *Principal, now time.Time) error {
 	_, session := r.sessions[p.SessionID]
 	session = session && p.SessionID != "" // of a foreign caller, who has none
 	user := r.users[p.UserID]
+	beyond := r.horizon.IsZero() || p.IssuedAt.After(r.horizon)
 	r.mu.RUnlock()
-	if session || p.Epoch < user.minEpoch {
+	if session || p.Epoch < user.minEpoch || !beyond {
 		return ErrTokenRevoked
 	}
 	return nil
@@ -70,10 +75,16 @@ func (r *Revocations) Len() int {
 	return len(r.sessions) + len(r.users)
 }
 
+// maxRevocations bounds the table; about 40 MB.
+const maxRevocations = 1 << 18
+
 // add makes a revocation count on the next request of this replica.
 func (r *Revocations) add(rev Revocation) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if len(r.sessions)+len(r.users) >= maxRevocations {
+		r.collapse()
+	}
 	switch rev.Kind {
 	case RevokeSession:
 		r.sessions[rev.ID] = later(r.sessions[rev.ID], rev.ExpiresAt)
@@ -81,6 +92,22 @@ func (r *Revocations) add(rev Revocation) {
 		u := r.users[rev.ID]
 		r.users[rev.ID] = userRevocation{max(u.minEpoch, rev.MinEpoch), later(u.until, rev.ExpiresAt)}
 	}
+}
+
+// collapse makes room by forgetting which tokens are revoked and refusing all that
+// could be: those that were issued before. Whoever is refused without need
+// refreshes, for which the session itself is asked. The caller holds mu.
+func (r *Revocations) collapse() {
+	r.horizon = later(r.horizon, time.Now().Add(clockSkew))
+	for _, until := range r.sessions {
+		r.horizonEnds = later(r.horizonEnds, until)
+	}
+	for _, u := range r.users {
+		r.horizonEnds = later(r.horizonEnds, u.until)
+	}
+	clear(r.sessions)
+	clear(r.users)
+	r.log.Warn("too many revocations to remember each: access tokens issued so far are refused, and clients have to refresh", "revocations", maxRevocations)
 }
 
 // Revoke records a revocation for every replica. It counts here even if the
@@ -111,6 +138,9 @@ func (r *Revocations) Sync(ctx context.Context, now time.Time) error {
 func (r *Revocations) forget(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !now.Before(r.horizonEnds) {
+		r.horizon = time.Time{}
+	}
 	for id, until := range r.sessions {
 		if !now.Before(until) {
 			delete(r.sessions, id)

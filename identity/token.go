@@ -54,6 +54,7 @@ type Principal struct {
 	Tenant        string
 	SessionID     string
 	Epoch         int64
+	IssuedAt      time.Time
 	ExpiresAt     time.Time
 }
 
@@ -264,6 +265,7 @@ func (t *Tokens) parse(token []byte, keys *Keyring) (*Principal, error) {
 		Tenant:        c.Tenant,
 		SessionID:     c.SessionID,
 		Epoch:         c.Epoch,
+		IssuedAt:      c.IssuedAt.Time,
 		ExpiresAt:     c.ExpiresAt.Time,
 	}, nil
 }
