@@ -45,7 +45,6 @@ func (g *Gateway) release(r *request) {
 	clear(h.connection[:cap(h.connection)])
 	clear(h.cookies[:cap(h.cookies)])
 	*r = request{
-		fields: kept(r.fields, maxKeptBytes), limited: kept(r.limited, maxKeptBytes),
 		header:  clientHeader{connection: kept(h.connection, maxKeptFields), cookies: kept(h.cookies, maxKeptFields), forwardable: kept(h.forwardable, maxKeptFields)},
 		buffers: requestBuffers{path: b.path, text: kept(b.text, maxKeptBytes), header: kept(b.header, maxKeptBytes), answer: kept(b.answer, maxKeptBytes)},
 	}
