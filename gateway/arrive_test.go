@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -182,6 +183,48 @@ func clientHello(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return string(buf[:n])
+}
+
+// gatedConn says nothing before it may.
+type gatedConn struct {
+	net.Conn
+	gate chan struct{}
+}
+
+func (c *gatedConn) Write(p []byte) (int, error) {
+	<-c.gate
+	return c.Conn.Write(p)
+}
+
+// Who has connected before the gateway was told to stop is answered, even if the TLS
+// handshake takes until after that.
+func TestAHandshakeSurvivesADrain(t *testing.T) {
+	e := startGatewayAs(t, func(c *Config) { c.TLS = serverTLS(t) })
+	gate := make(chan struct{})
+	conn := tls.Client(&gatedConn{e.dialTCP(), gate}, clientTLS(t))
+	waitUntil(t, func() bool { return e.gateway.clients.count() == 1 })
+	stopped := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		stopped <- e.gateway.Shutdown(ctx)
+	}()
+	waitUntil(t, func() bool {
+		other, err := net.Dial("tcp", e.addr)
+		if err == nil {
+			_ = other.Close()
+		}
+		return err != nil
+	})
+	time.Sleep(3 * drainTick) // for the drain to have looked at it
+	close(gate)
+	if res := ask(t, conn, get("/public/x")); res.StatusCode != 200 || !res.Close {
+		t.Errorf("%s, %v", res.Status, res.Header)
+	}
+	_ = conn.Close()
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
 }
 
 func TestConnectionsPerAddress(t *testing.T) {
