@@ -153,6 +153,9 @@ func TestTheAssertionIsForTheServiceBehindTheProxy(t *testing.T) {
 		if res.StatusCode != 200 {
 			t.Fatalf("%s: %d %s", target, res.StatusCode, body)
 		}
+		if (res.Header.Get(fieldAssertion) != "") != (want[1] != "") {
+			t.Errorf("%s, %s: the assertion is %q", target, want[0], res.Header.Get(fieldAssertion))
+		}
 		if got := audienceOf(t, res.Header.Get(fieldAssertion)); got != want[1] {
 			t.Errorf("%s, %s: for %q, want %q", target, want[0], got, want[1])
 		}
@@ -177,6 +180,21 @@ func TestForgedWebSocketsAreRefusedForTheProxy(t *testing.T) {
 		if res, body, _ := e.send(get("/auth/forward", c.fields...)); res.StatusCode != c.status {
 			t.Errorf("%s: %d %s", name, res.StatusCode, body)
 		}
+	}
+}
+
+// Where the gateway proxies it answers preflights itself. Where it is asked that
+// answer would be a yes, and the service would get a request that no policy allows.
+func TestPreflightIsNoYes(t *testing.T) {
+	e := startGateway(t, askedBy("nginx"), func(c *StateConfig) {
+		c.Routes[0].CORS = CORS{Origins: []string{"https://app.example"}, Methods: []string{"GET"}}
+	})
+	preflight := []string{"Origin: https://app.example", "Access-Control-Request-Method: GET"}
+	if res, body, _ := e.send("OPTIONS" + get("/tasks/1", preflight...)[3:]); res.StatusCode != 204 {
+		t.Fatalf("a preflight of its own: %d %s", res.StatusCode, body)
+	}
+	if res, body, _ := e.send(get("/auth/forward", append(preflight, "X-Original-Method: OPTIONS", "X-Original-URI: /tasks/1")...)); res.StatusCode != 401 {
+		t.Errorf("asked about: %d %s", res.StatusCode, body)
 	}
 }
 

@@ -608,6 +608,48 @@ func TestKeysThatCannotBeUsedAreLeftOut(t *testing.T) {
 	}
 }
 
+// The algorithm is the key's to choose, of those that are allowed.
+func TestKeyIsForOneAlgorithm(t *testing.T) {
+	rs, ec := rsaKey(t), ecKey(t)
+	for name, c := range map[string]struct {
+		public any
+		alg    string // of the JWK
+		fits   []string
+	}{
+		"RSA, open":                      {rs.Public(), "", []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}},
+		"RSA, for one":                   {rs.Public(), "RS256", []string{"RS256"}},
+		"RSA, for PSS":                   {rs.Public(), "PS512", []string{"PS512"}},
+		"RSA, for HMAC, which it is not": {rs.Public(), "HS256", nil},
+		"RSA, to encrypt":                {rs.Public(), "RSA-OAEP", nil},
+		"P-256":                          {ec.Public(), "", []string{"ES256"}},
+		"P-256, for another curve":       {ec.Public(), "ES384", nil},
+		"Ed25519":                        {ed25519Key(t).Public(), "", []string{"EdDSA"}},
+	} {
+		marshalled, err := publicJWK(c.public, jwkset.JWKMetadataOptions{KID: "k"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		marshalled.ALG = jwkset.ALG(c.alg)
+		one, err := json.Marshal(marshalled)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys, err := parseIssuerKeys([]byte(`{"keys":[` + string(one) + `]}`))
+		if err != nil || keys.byID["k"] == nil {
+			t.Fatalf("%s: %v, %v", name, keys, err)
+		}
+		var fits []string
+		for _, alg := range []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256", "none", ""} {
+			if keys.byID["k"].fits(alg) {
+				fits = append(fits, alg)
+			}
+		}
+		if !slices.Equal(fits, c.fits) {
+			t.Errorf("%s: %v, want %v", name, fits, c.fits)
+		}
+	}
+}
+
 func TestForeignUserCanBeRevoked(t *testing.T) {
 	is := startIssuer(t, "keycloak")
 	tr := trusting(t, is.config)
