@@ -38,6 +38,7 @@ type Config struct {
 	ForwardAuth     ForwardAuth         `yaml:"forward_auth"`
 	ProxyProtocol   string              `yaml:"proxy_protocol" enum:"off|optional|required" default:"off" doc:"whether trusted proxies may or must begin a connection with a PROXY header, version 1 or 2, that tells who is behind them"`
 	Log             Log                 `yaml:"log"`
+	Telemetry       Telemetry           `yaml:"telemetry"`
 	Limits          Limits              `yaml:"limits"`
 	HSTS            HSTS                `yaml:"hsts"`
 	RateLimits      []RateLimit         `yaml:"rate_limits" doc:"how many requests a caller may make, for routes to name"`

@@ -34,6 +34,7 @@ const (
 	tagString = "!!str"
 	tagInt    = "!!int"
 	tagBool   = "!!bool"
+	tagFloat  = "!!float"
 )
 
 // formatOf returns the format of a field or of the elements of a list.
@@ -81,6 +82,8 @@ func typeFormat(t reflect.Type) format {
 		return format{name: "boolean", want: "true or false", tags: []string{tagBool}, parse: parseBool}
 	case reflect.TypeFor[int]():
 		return format{name: "integer", want: "a whole number", tags: []string{tagInt}, parse: parseInt}
+	case reflect.TypeFor[float64]():
+		return format{name: "number, 0 to 1", want: "a number from 0 to 1 such as 0.1", tags: []string{tagFloat, tagInt}, parse: parseRatio}
 	case reflect.TypeFor[int64]():
 		return format{name: "size", want: "a size such as 512B, 64KiB or 10MiB", pattern: `[0-9]+(B|KiB|MiB|GiB)`, parse: parseSize}
 	case reflect.TypeFor[time.Duration]():

@@ -46,6 +46,14 @@ func parseInt(text, _ string) (any, error) {
 	return n, nil
 }
 
+func parseRatio(text, _ string) (any, error) {
+	f, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(f >= 0 && f <= 1) {
+		return nil, errForm
+	}
+	return f, nil
+}
+
 func parseSize(text, _ string) (any, error) {
 	digits := strings.TrimRight(text, "BKMGi")
 	unit, known := map[string]int64{"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}[text[len(digits):]]

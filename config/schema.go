@@ -78,6 +78,8 @@ func (k key) textSchema() object {
 	switch f.tags[0] {
 	case tagBool:
 		return object{"type": "boolean"}
+	case tagFloat:
+		return object{"type": "number", "minimum": 0, "maximum": 1}
 	case tagInt:
 		s := object{"type": "integer"}
 		if k.min != "" {
@@ -100,7 +102,7 @@ func (k key) textSchema() object {
 
 // plain returns a text of a tag as JSON has it.
 func (k key) plain(text string) any {
-	if tag := k.format.tags[0]; tag == tagBool || tag == tagInt {
+	if tag := k.format.tags[0]; tag == tagBool || tag == tagInt || tag == tagFloat {
 		return json.RawMessage(text)
 	}
 	return text

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // event is the one record of a request: filled as the request goes down the
@@ -26,8 +27,9 @@ type event struct {
 	exchange  exchange
 	status    int
 	bytesOut  int64
-	code      code  // of our refusal, if it was one
-	cause     error // why, for this log alone
+	span      trace.Span // nil without tracing
+	code      code       // of our refusal, if it was one
+	cause     error      // why, for this log alone
 }
 
 // longestLogged is how much of a path a record holds. A client may send far more,
@@ -45,6 +47,7 @@ func clip(path string) string {
 // recorder logs and counts events.
 type recorder struct {
 	log       *slog.Logger
+	tracing   *Tracing   // nil: none
 	access    *AccessLog // nil: records go to log
 	requests  *prometheus.CounterVec
 	refusals  *prometheus.CounterVec
@@ -72,6 +75,7 @@ func newRecorder(log *slog.Logger, access *AccessLog, metrics prometheus.Registe
 // record closes an event.
 func (r *recorder) record(e *event) {
 	took := time.Since(e.start)
+	r.tracing.end(e, took)
 	r.count(e.series, e, took.Seconds())
 	if e.code != "" {
 		r.refusals.WithLabelValues(string(e.code)).Inc()

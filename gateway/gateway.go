@@ -31,6 +31,7 @@ type Config struct {
 	Connections   int           // open at a time, more are answered 503; 0: 256 × 1024
 	SharedLimits  *SharedLimits // where replicas count together; nil: each by itself
 	Log           *slog.Logger
+	Tracing       *Tracing   // nil: none
 	AccessLog     *AccessLog // for the records of requests that Log's level lets through; nil: Log
 	Metrics       prometheus.Registerer
 
@@ -62,6 +63,7 @@ func New(cfg Config, state *State) *Gateway {
 	g := &Gateway{log: cfg.Log, tlsProblem: cfg.TLSProblem, recorder: newRecorder(cfg.Log, cfg.AccessLog, cfg.Metrics), reloads: newReloads(cfg.Metrics)}
 	g.shared = cfg.SharedLimits
 	cfg.Metrics.MustRegister(newGauges(g))
+	g.recorder.tracing = cfg.Tracing
 	g.state.Store(state)
 	g.arrivals = newArrivals(cfg, func(peer netip.Addr) bool { return g.state.Load().trusts(peer) })
 	g.reloads.serving(state)
@@ -186,6 +188,7 @@ func (g *Gateway) road(r *request) error {
 			return err
 		}
 	}
+	g.recorder.tracing.begin(r)
 	endpoint, ours := st.endpoints.find(r.method, r.path)
 	route := st.route(r.path)
 	terms := st.terms(ours, route)
@@ -412,7 +415,11 @@ func (r *request) appendTrace(dst []byte) []byte {
 		host = r.host
 	}
 	dst = appendField(dst, fieldForwardedHost, host)
-	if trace := string(r.header.traceparent); validTraceparent(trace) {
+	trace, recorded := r.event.traceparent()
+	if !recorded {
+		trace = string(r.header.traceparent)
+	}
+	if recorded || validTraceparent(trace) {
 		return appendField(dst, fieldTraceparent, trace)
 	}
 	dst = append(dst, fieldTraceparent+": 00-"...)

@@ -87,6 +87,7 @@ func libraries() map[string][]string {
 		"github.com/prometheus":           {"portcullis/gateway", "portcullis/gateway/certs", "portcullis/cmd/gateway"},
 		"github.com/go-json-experiment":   {"portcullis/gateway", "portcullis/cmd/gateway", "portcullis/upstream", "portcullis/config", "portcullis/policy"},
 		"github.com/redis/go-redis":       {"portcullis/gateway"},
+		"go.opentelemetry.io":             {"portcullis/gateway"},
 		"github.com/swaggo/files":         {"portcullis/gateway"},
 		"github.com/mtibben/confusables":  {"portcullis/identity"},
 		"github.com/MicahParks/keyfunc":   {"portcullis/upstream"},

@@ -192,6 +192,7 @@ func needRestart(a, b *config.Config) []string {
 		{"tls or proxy_protocol", sameEdge(a, b)},
 		{"admin", a.Admin == b.Admin},
 		{"log", a.Log == b.Log},
+		{"telemetry", a.Telemetry == b.Telemetry},
 		{"limits", a.Limits == b.Limits},
 		{"rate_limit_store", a.RateLimitStore.Reveal() == b.RateLimitStore.Reveal()},
 		{"identity.store", a.Identity.Store.File == b.Identity.Store.File && a.Identity.Store.MongoDB.Reveal() == b.Identity.Store.MongoDB.Reveal()},

@@ -72,6 +72,11 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 		return err
 	}
 	defer closeShared(shared, log)
+	tracing, err := openTracing(ctx, cfg, log, metrics)
+	if err != nil {
+		return err
+	}
+	defer closeTracing(tracing, log)
 	edge, err := openEdge(cfg, log, metrics)
 	if err != nil {
 		return err
@@ -82,6 +87,7 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 		IdleTimeout:   cfg.Limits.IdleTimeout,
 		Connections:   cfg.Limits.Connections,
 		SharedLimits:  shared,
+		Tracing:       tracing,
 		Log:           log,
 		AccessLog:     gateway.NewAccessLog(stderr, cfg.Log.Format == "json"),
 		Metrics:       metrics,
