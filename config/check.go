@@ -24,6 +24,7 @@ func check(c *Config, wrong complain) {
 	checkIdentity(&c.Identity, wrong)
 	checkMail(&c.Identity.Mail, wrong)
 	checkCORS(c.Identity.CORS, "identity.cors", wrong)
+	checkPolicy(&c.Policy, wrong)
 	checkUpstreams(c, wrong)
 	checkRoutes(c, wrong)
 	checkRateLimits(c, wrong)

@@ -161,11 +161,6 @@ type SMTP struct {
 	Password Secret `yaml:"password" doc:"its password"`
 }
 
-// Policy is who may do what.
-type Policy struct {
-	File string `yaml:"file" format:"file" required:"true" doc:"the rules, as Casbin CSV"`
-}
-
 // Upstream is a service behind the gateway.
 type Upstream struct {
 	Targets        []*url.URL    `yaml:"targets" required:"true" doc:"its replicas, as scheme, host and port; requests keep the Host that the client sent"`

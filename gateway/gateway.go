@@ -30,6 +30,8 @@ type Config struct {
 	IdleTimeout   time.Duration // for the next request on a connection
 	Connections   int           // open at a time, more are answered 503; 0: 256 × 1024
 	SharedLimits  *SharedLimits // where replicas count together; nil: each by itself
+	Decisions     *DecisionLog  // nil: none
+	Hits          HitStore      // where it is stored what rules decide; nil: nowhere
 	Log           *slog.Logger
 	Tracing       *Tracing   // nil: none
 	AccessLog     *AccessLog // for the records of requests that Log's level lets through; nil: Log
@@ -56,17 +58,24 @@ type Gateway struct {
 	shared     *SharedLimits
 	requests   sync.Pool // of *request
 	reloads    *reloads
+	// decisions is where decisions are logged; nil: nowhere.
+	decisions *DecisionLog
+	ledger    *hitLedger // nil: hits are not stored
 }
 
 // New returns a Gateway that serves state.
 func New(cfg Config, state *State) *Gateway {
 	g := &Gateway{log: cfg.Log, tlsProblem: cfg.TLSProblem, recorder: newRecorder(cfg.Log, cfg.AccessLog, cfg.Metrics), reloads: newReloads(cfg.Metrics)}
-	g.shared = cfg.SharedLimits
+	g.shared, g.decisions = cfg.SharedLimits, cfg.Decisions
 	cfg.Metrics.MustRegister(newGauges(g))
 	g.recorder.tracing = cfg.Tracing
 	g.state.Store(state)
 	g.arrivals = newArrivals(cfg, func(peer netip.Addr) bool { return g.state.Load().trusts(peer) })
 	g.reloads.serving(state)
+	cfg.Metrics.MustRegister(newShadowCollector(g))
+	if cfg.Hits != nil {
+		g.ledger = newHitLedger(cfg.Hits)
+	}
 	g.app = fiber.New(fiber.Config{
 		DisableStartupMessage: true,
 		// What the server refuses before serve sees it gets our answers, too.
@@ -117,6 +126,9 @@ func (quietLogger) Printf(string, ...any) {}
 func (g *Gateway) Serve(ln net.Listener) error {
 	clients := g.clients.listen(ln)
 	clients.arrivals = g.arrivals
+	if g.draining.Load() {
+		return clients.Close() // Shutdown may have closed the listeners that it knew
+	}
 	return g.app.Listener(clients)
 }
 
@@ -124,7 +136,12 @@ func (g *Gateway) Serve(ln net.Listener) error {
 // began with.
 func (g *Gateway) Swap(state *State) {
 	state.adopt(g.state.Load())
+	state.succeed(g.state.Load())
 	old := g.state.Swap(state)
+	if g.ledger != nil {
+		g.ledger.collect(old.hits)
+		g.ledger.collect(state.hits) // those of before are over
+	}
 	g.reloads.serving(state)
 	g.reloads.count.WithLabelValues("ok").Inc()
 	old.close()
@@ -206,7 +223,7 @@ func (g *Gateway) road(r *request) error {
 	if err := r.checkForgery(st); err != nil {
 		return err
 	}
-	denied := r.decide(st)
+	denied := g.decide(st, r, routeName(endpoint, ours, route))
 	if err := g.limitCaller(r, terms.limits, denied == nil); err != nil { // who is denied has been counted
 		return err
 	}
@@ -323,13 +340,20 @@ func (r *request) token(st *State) ([]byte, error) {
 
 // decide asks the policy. A stranger who may not is asked to sign in: whether
 // there is anything behind the path is not for strangers to know.
-func (r *request) decide(st *State) error {
+func (g *Gateway) decide(st *State, r *request, route string) error {
 	caller := policy.Caller{}
 	if r.principal != nil {
 		caller = policy.Caller{Authenticated: true, Roles: r.principal.Roles}
 	}
 	d := st.policy.Decide(caller, r.method, r.path)
 	r.event.rule = d.Rule
+	st.hits.Count(d)
+	if g.decisions != nil {
+		g.decisions.note(st, r, route, caller, d)
+	}
+	if st.shadow != nil {
+		st.shadow.ask(r, caller, d)
+	}
 	switch {
 	case d.Allowed:
 		return nil

@@ -17,6 +17,7 @@ import (
 // whole or not at all.
 type StateConfig struct {
 	Policy         *policy.Policy
+	Shadow         *Shadow // nil: none
 	Identity       *identity.Service
 	Prefix         string // of the identity endpoints; "" puts them at the root
 	Upstreams      []UpstreamConfig
@@ -63,6 +64,8 @@ func (u UpstreamConfig) timeouts() routeTimeouts {
 type State struct {
 	loaded         time.Time
 	policy         *policy.Policy
+	shadow         *comparison // nil: none
+	hits           *policy.Hits
 	identity       *identity.Service
 	endpoints      *endpoints
 	routes         []*route // longest path first
@@ -88,6 +91,8 @@ func NewState(cfg StateConfig) (*State, error) {
 	if cfg.Policy == nil || cfg.Identity == nil {
 		return nil, errors.New("a state needs a policy and an identity service")
 	}
+	s.hits = policy.NewHits(cfg.Policy, nil)
+	s.shadow = newComparison(cfg.Shadow, cfg.Policy)
 	var err error
 	if s.endpoints, err = newEndpoints(cfg); err != nil {
 		return nil, err
@@ -145,6 +150,15 @@ func (s *State) trusts(addr netip.Addr) bool {
 		}
 	}
 	return false
+}
+
+// succeed takes over what was counted with the State before, as far as it is about
+// the same.
+func (s *State) succeed(old *State) {
+	s.hits = policy.NewHits(s.policy, old.hits)
+	if s.shadow.of(old.shadow) {
+		s.shadow = old.shadow
+	}
 }
 
 // Close lets go of a State that was never served.

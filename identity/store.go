@@ -24,6 +24,7 @@ type Store interface {
 	CounterStore
 	JobStore
 	AuditStore
+	RuleHitStore
 
 	// Ping asks the backend for a sign of life.
 	Ping(ctx context.Context) error

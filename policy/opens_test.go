@@ -119,3 +119,24 @@ func TestNothingOpensUnnoticed(t *testing.T) {
 		t.Errorf("only %d of %d opened anything: the test says little", holes, seeds)
 	}
 }
+
+// A reload of a million rules, of which few are about strangers, asks in time.
+func BenchmarkCheckOpened(b *testing.B) {
+	var text strings.Builder
+	for i := range 1_000_000 {
+		fmt.Fprintf(&text, "p, role:r%d, /t%d/:id/s%d, GET, allow\n", i%1000, i%5000, i)
+	}
+	before, err := Parse("old.csv", []byte(text.String()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	after, err := Parse("new.csv", []byte(text.String()+"p, anonymous, /open/*, GET, allow\n"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if got := after.CheckOpened(before); len(got) != 1 {
+			b.Fatal(got)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"portcullis/config"
+	"portcullis/gateway"
 	"portcullis/policy"
 )
 
@@ -31,8 +32,8 @@ func loadPolicy(cfg *config.Config) (*policy.Policy, error) {
 
 func testPolicy(rules *policy.Policy, file string) error {
 	suite, err := policy.LoadSuite(file)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+	if _, missing := os.Lstat(file); errors.Is(missing, os.ErrNotExist) {
+		return nil // there are none; a link that leads nowhere is another matter
 	}
 	if err != nil {
 		return err
@@ -88,4 +89,18 @@ func checkReload(rules *policy.Policy, running string) error {
 		return problems
 	}
 	return nil
+}
+
+// loadShadow reads the candidate, if there is to be one. What is wrong with it is
+// for whoever asks about it: requests are decided without it.
+func loadShadow(cfg *config.Config) *gateway.Shadow {
+	if cfg.Policy.Shadow == "" {
+		return nil
+	}
+	shadow := &gateway.Shadow{File: cfg.Policy.Shadow}
+	var err error
+	if shadow.Policy, err = policy.Load(cfg.Policy.Shadow); err != nil {
+		shadow.Policy, shadow.Problem = nil, err.Error()
+	}
+	return shadow
 }

@@ -21,7 +21,7 @@ differs, 1 if there is something to be seen, 2 if the question could not be answ
   gateway policy explain --role user GET /tasks/9
   gateway policy diff policy/policy.csv candidate.csv`,
 	}
-	cmd.AddCommand(newPolicyLint(s), newPolicyTest(s), newPolicyExplain(s), newPolicyDiff(s), newPolicyMatrix(s), newPolicyReplay(s))
+	cmd.AddCommand(newPolicyLint(s), newPolicyTest(s), newPolicyExplain(s), newPolicyDiff(s), newPolicyMatrix(s), newPolicyReplay(s), newPolicyPromote(s))
 	return cmd
 }
 

@@ -17,7 +17,7 @@ import (
 )
 
 func newPolicyLint(s *shared) *cobra.Command {
-	strict, users := false, false
+	strict, users, hits := false, false, ""
 	cmd := &cobra.Command{
 		Use:   "lint [FILE]",
 		Short: "Report what is wrong or hardly meant in a policy file",
@@ -27,6 +27,7 @@ which roles there are users for.
 The exit status is 1 if there are errors or, with --strict, warnings.`,
 		Example: `  gateway policy lint
   gateway policy lint --users
+  gateway policy lint --hits 30d
   gateway policy lint candidate.csv -c gateway.yaml --strict --output json`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -39,6 +40,13 @@ The exit status is 1 if there are errors or, with --strict, warnings.`,
 				return fmt.Errorf("reading the policy: %w", err)
 			}
 			problems := around.Lint(file, source)
+			var dead unused
+			if hits != "" && !slices.ContainsFunc(problems, func(p policy.Problem) bool { return p.Severity == policy.Error }) {
+				if dead, err = s.unusedRules(cmd.Context(), hits, file, source); err != nil {
+					return err
+				}
+				problems = append(problems, dead.problems...)
+			}
 			failed := false
 			for _, p := range problems {
 				failed = failed || p.Severity == policy.Error || strict
@@ -53,12 +61,14 @@ The exit status is 1 if there are errors or, with --strict, warnings.`,
 				if len(problems) == 0 {
 					fmt.Fprintf(w, "%s: nothing to complain about\n", file)
 				}
+				dead.suggest(w)
 			})
 			return reported(err, failed)
 		},
 	}
 	cmd.Flags().BoolVar(&strict, "strict", false, "let warnings fail, too")
 	cmd.Flags().BoolVar(&users, "users", false, "ask the store which roles users have")
+	cmd.Flags().StringVar(&hits, "hits", "", "name the rules that have decided nothing in so many days, such as 30d, and suggest the policy without them")
 	return cmd
 }
 

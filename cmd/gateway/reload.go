@@ -104,7 +104,7 @@ func (r *reloader) files() []string {
 		if cfg == nil {
 			continue
 		}
-		files = append(files, cfg.Policy.File, policy.SuiteFile(cfg.Policy.File))
+		files = append(files, cfg.Policy.File, policy.SuiteFile(cfg.Policy.File), cfg.Policy.Shadow)
 		keys, _ := filepath.Glob(filepath.Join(cfg.Identity.Tokens.Keys, "[^.]*")) // a bad pattern has no files
 		files = append(files, keys...)
 		for _, u := range cfg.Upstreams {
@@ -199,6 +199,7 @@ func needRestart(a, b *config.Config) []string {
 		{"identity.tokens", a.Identity.Tokens == b.Identity.Tokens},
 		{"identity.password", a.Identity.Password == b.Identity.Password},
 		{"identity.revocation", a.Identity.Revocation == b.Identity.Revocation},
+		{"policy.decision_log", a.Policy.DecisionLog == b.Policy.DecisionLog},
 		{"identity.mail", sameMail(a.Identity.Mail, b.Identity.Mail)},
 	} {
 		if !fixed.same {

@@ -257,6 +257,15 @@ func TestTestsThatChangeAloneAreAReload(t *testing.T) {
 	if !strings.Contains(w.log.String(), "msg=reloaded") {
 		t.Errorf("not reloaded: %s", w.log.String())
 	}
+	// Tests that were there and cannot be found are not "no tests".
+	w.log.Reset()
+	w.do(errors.Join(os.Remove(filepath.Join(w.dir, "policy.test.yaml")), os.Symlink("nowhere", filepath.Join(w.dir, "policy.test.yaml"))))
+	w.look()
+	w.look()
+	if !strings.Contains(w.log.String(), "refused") {
+		t.Errorf("a link that leads nowhere is taken for no tests: %s", w.log.String())
+	}
+	w.do(os.Remove(filepath.Join(w.dir, "policy.test.yaml")))
 	w.write("policy.test.yaml", strings.Replace(suiteOfBoth, "allow", "deny", 1))
 	w.look()
 	w.look()

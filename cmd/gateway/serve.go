@@ -77,6 +77,10 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 		return err
 	}
 	defer closeTracing(tracing, log)
+	decisions, err := openDecisions(cfg, log, metrics)
+	if err != nil {
+		return err
+	}
 	edge, err := openEdge(cfg, log, metrics)
 	if err != nil {
 		return err
@@ -91,6 +95,8 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 		Log:           log,
 		AccessLog:     gateway.NewAccessLog(stderr, cfg.Log.Format == "json"),
 		Metrics:       metrics,
+		Decisions:     decisions,
+		Hits:          accounts.store,
 	}
 	edge.configure(cfg, &gc)
 	g := gateway.New(gc, state)
@@ -99,6 +105,8 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 	var run errgroup.Group
 	run.Go(func() error { accounts.service.Run(background); return nil })
 	run.Go(func() error { accounts.revocations.Run(background); return nil })
+	run.Go(func() error { writeDecisions(background, decisions); return nil })
+	run.Go(func() error { g.RunHits(background); return nil })
 	run.Go(func() error {
 		hangup := make(chan os.Signal, 1)
 		signal.Notify(hangup, syscall.SIGHUP)

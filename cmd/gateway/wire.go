@@ -183,6 +183,7 @@ func (a *accounts) firstAdministrator(ctx context.Context, cfg *config.Config) (
 func buildState(cfg *config.Config, a *accounts, rules *policy.Policy) (*gateway.State, error) {
 	sc := gateway.StateConfig{
 		Policy:         rules,
+		Shadow:         loadShadow(cfg),
 		Identity:       a.service.With(serviceConfig(cfg.Identity), rules),
 		Prefix:         cfg.Identity.Prefix,
 		TrustedProxies: cfg.TrustedProxies,

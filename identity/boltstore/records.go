@@ -72,6 +72,13 @@ type (
 		NextAt    time.Time         `json:"next_at"`
 	}
 
+	ruleHitsRecord struct {
+		Day       string           `json:"day"`
+		Replica   string           `json:"replica"`
+		Counts    map[string]int64 `json:"counts,omitempty"`
+		ExpiresAt time.Time        `json:"expires_at"`
+	}
+
 	auditRecord struct {
 		ID        string            `json:"id"`
 		At        time.Time         `json:"at"`
@@ -177,12 +184,18 @@ var audits = table[auditRecord]{
 	expires: func(r *auditRecord) time.Time { return r.ExpiresAt },
 }
 
+var ruleHits = table[ruleHitsRecord]{
+	name:    "rule_hits",
+	key:     func(r *ruleHitsRecord) []byte { return []byte(r.Day + "/" + r.Replica) },
+	expires: func(r *ruleHitsRecord) time.Time { return r.ExpiresAt },
+}
+
 // bucketNames returns the name of every bucket that holds records.
 func bucketNames() [][]byte {
 	var names [][]byte
 	for _, table := range [][][]byte{
 		users.names(), {administratorsBucket}, sessions.names(), tokens.names(), revocations.names(),
-		counters.names(), jobs.names(), audits.names(),
+		counters.names(), jobs.names(), audits.names(), ruleHits.names(),
 	} {
 		names = append(names, table...)
 	}

@@ -16,7 +16,7 @@ const sweepBatch = 256
 func (s *Store) Sweep(ctx context.Context, now time.Time) (int, error) {
 	swept := 0
 	for _, sweep := range []func(*bbolt.Tx, time.Time, int) (int, error){
-		sessions.sweep, tokens.sweep, revocations.sweep, counters.sweep, audits.sweep,
+		sessions.sweep, tokens.sweep, revocations.sweep, counters.sweep, audits.sweep, ruleHits.sweep,
 	} {
 		for {
 			var n int

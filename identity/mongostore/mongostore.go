@@ -42,6 +42,7 @@ type Store struct {
 
 	users, administrators, sessions, tokens *mongo.Collection
 	revocations, counters, jobs, audits     *mongo.Collection
+	ruleHits                                *mongo.Collection
 }
 
 var _ identity.Store = (*Store)(nil)
@@ -76,6 +77,7 @@ func open(ctx context.Context, opts *options.ClientOptions, database string) (*S
 		sessions: db.Collection("sessions"), tokens: db.Collection("tokens"),
 		revocations: db.Collection("revocations"), counters: db.Collection("counters"),
 		jobs: db.Collection("jobs"), audits: db.Collection("audit"),
+		ruleHits: db.Collection("rule_hits"),
 	}
 	if err := s.prepare(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())

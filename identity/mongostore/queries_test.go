@@ -83,7 +83,7 @@ func (qs *queries) check(t *testing.T, s *Store) {
 		t.Error("no query was seen")
 	}
 	indexes := map[string][]bson.D{}
-	for _, c := range []*mongo.Collection{s.users, s.administrators, s.sessions, s.tokens, s.revocations, s.counters, s.jobs, s.audits} {
+	for _, c := range []*mongo.Collection{s.users, s.administrators, s.sessions, s.tokens, s.revocations, s.counters, s.jobs, s.audits, s.ruleHits} {
 		indexes[c.Name()] = []bson.D{{elem("_id", 1)}}
 		specs, err := c.Indexes().ListSpecifications(t.Context())
 		if err != nil {

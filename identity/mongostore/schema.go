@@ -32,6 +32,7 @@ func (s *Store) schema() []indexed {
 		{s.tokens, models(index("hash"), index("user_id"), expiry)},
 		{s.revocations, models(index("raised_at"), expiry)},
 		{s.counters, models(expiry)},
+		{s.ruleHits, models(expiry)}, // found by the day that its _id begins with
 		{s.jobs, models(index("next_at", "_id"))},
 		{s.audits, models(
 			index("user_id", "-_id"), index("user_id", "event", "-_id"),

@@ -44,6 +44,7 @@ func Run(t *testing.T, newStore func(t *testing.T) identity.Store) {
 		{"Counters", testCounters},
 		{"Jobs", testJobs},
 		{"Audit", testAudit},
+		{"RuleHits", testRuleHits},
 		{"Sweep", testSweep},
 		{"Life", testLife},
 	} {
@@ -204,6 +205,8 @@ func testLife(t *testing.T, s identity.Store) {
 			"Hit":        second(s.Hit(ended, "k", 1, time.Minute, theTime())),
 			"Claim":      second(s.ClaimJob(ended, theTime(), time.Minute)),
 			"Sessions":   second(s.DeleteSessions(ended, u.ID, "")),
+			"PutHits":    s.PutRuleHits(ended, identity.RuleHits{Day: "2026-11-27", Replica: "a"}),
+			"SumHits":    second(s.SumRuleHits(ended, "2026-11-27", theTime())),
 		} {
 			if !errors.Is(err, identity.ErrUnavailable) || !errors.Is(err, context.Canceled) {
 				t.Errorf("%s: error is %v, want ErrUnavailable and context.Canceled", name, err)
