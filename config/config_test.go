@@ -60,7 +60,8 @@ func TestDefaultsAreSafe(t *testing.T) {
 			Audit:      Audit{TTL: 90 * 24 * time.Hour},
 			CORS:       defaultCORS(),
 		},
-		Policy: Policy{File: "testdata/policy.csv", DecisionLog: DecisionLog{MaxBytes: 100 << 20, Keep: 5, SampleAllows: 1, Buffer: 8192}},
+		Telemetry: Telemetry{ServiceName: "portcullis", SampleRatio: 1},
+		Policy:    Policy{File: "testdata/policy.csv", DecisionLog: DecisionLog{MaxBytes: 100 << 20, Keep: 5, SampleAllows: 1, Buffer: 8192}},
 		Upstreams: map[string]Upstream{"tasks": {
 			Targets: []*url.URL{{Scheme: "http", Host: "127.0.0.1:9001"}}, Balance: "round_robin", Headers: "portcullis",
 			ConnectTimeout: 2 * time.Second, HeaderTimeout: 30 * time.Second, IdleTimeout: time.Minute,
