@@ -21,5 +21,5 @@ func TestLimitsInRedis(t *testing.T) {
 
 // newCaller is an address that no other run has called from.
 func newCaller() string {
-	return fmt.Sprintf("2001:db8:%x:%x::1", rand.Uint32N(1<<16), rand.Uint32N(1<<16)) //nolint:gosec // a name, not a secret
+	return fmt.Sprintf("2001:db8:%x:%x::1", rand.Uint32N(1<<16), rand.Uint32N(1<<16))
 }
