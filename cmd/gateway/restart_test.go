@@ -20,6 +20,7 @@ import (
 type instance struct {
 	t               *testing.T
 	dir, tasks      string
+	config          string // "": the one of make run, with tasks as its upstream
 	edge, operators string
 	cmd             *exec.Cmd
 	log             *lockedBuffer
@@ -28,9 +29,14 @@ type instance struct {
 func (i *instance) start(env ...string) {
 	i.t.Helper()
 	i.edge, i.operators, i.log = freeAddr(i.t), freeAddr(i.t), &lockedBuffer{}
-	i.cmd = exec.Command("gateway", "serve", "-c", "../../gateway.yaml")
+	config := i.config
+	if config == "" {
+		config = "../../gateway.yaml"
+		env = append(env, "GATEWAY_UPSTREAMS_TASKS_TARGETS=http://"+i.tasks)
+	}
+	i.cmd = exec.Command("gateway", "serve", "-c", config)
 	i.cmd.Env = append(append(os.Environ(),
-		"GATEWAY_LISTEN="+i.edge, "GATEWAY_ADMIN_LISTEN="+i.operators, "GATEWAY_UPSTREAMS_TASKS_TARGETS=http://"+i.tasks,
+		"GATEWAY_LISTEN="+i.edge, "GATEWAY_ADMIN_LISTEN="+i.operators,
 		"GATEWAY_IDENTITY_STORE=file:"+filepath.Join(i.dir, "identity.db"), "GATEWAY_IDENTITY_TOKENS_KEYS="+filepath.Join(filepath.Dir(i.dir), "keys"),
 		"GATEWAY_IDENTITY_PASSWORD_COST=4"), env...)
 	i.cmd.Stdout, i.cmd.Stderr = i.log, i.log
