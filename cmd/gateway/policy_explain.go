@@ -35,7 +35,7 @@ whoever sent the request, which is then found in the decision log. PATH is what 
 decoded, as the policy sees it. The exit status is 0 if the request is allowed and 1 if it is denied.`,
 		Example: `  gateway policy explain --role user GET /tasks/9
   gateway policy explain --user ana DELETE /auth/users/7
-  gateway policy explain --request-id 0198c0de-77aa-7000-8000-5a5a5a5a5a5a --log decisions.jsonl
+  gateway policy explain --request-id 0198c0de-77aa-7000-8000-5a5a5a5a5a5a
   gateway policy explain --anonymous GET /tasks --policy candidate.csv --output json`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if flags.requestID != "" {
@@ -57,7 +57,7 @@ decoded, as the policy sees it. The exit status is 0 if the request is allowed a
 	cmd.Flags().StringVar(&flags.user, "user", "", "the caller is this user, with the roles that the store has")
 	cmd.Flags().StringVar(&flags.requestID, "request-id", "", "explain the decision about this request")
 	cmd.Flags().StringVar(&flags.file, "policy", "", "the policy file, if not that of the configuration")
-	flags.log.register(cmd, "where to look for the request")
+	flags.log.register(cmd, "where to look for the request, if not in the log of the configuration")
 	cmd.MarkFlagsMutuallyExclusive("role", "anonymous", "user", "request-id")
 	return cmd
 }
@@ -137,12 +137,13 @@ func (s *shared) user(ctx context.Context, name string) (*userInfo, error) {
 
 // logged finds the last decision about a request.
 func (s *shared) logged(flags explainFlags) (*policy.Record, error) {
-	if len(flags.log.files) == 0 {
-		return nil, errNoLog
+	logs, err := s.logFiles(flags.log.files)
+	if err != nil {
+		return nil, err
 	}
 	var last *policy.Record
 	var bad badLines
-	for r, err := range s.records(flags.log.files) {
+	for r, err := range s.records(logs) {
 		switch {
 		case err == nil && r.RequestID == flags.requestID:
 			last = &r
@@ -153,7 +154,7 @@ func (s *shared) logged(flags explainFlags) (*policy.Record, error) {
 	if last == nil {
 		bad.show(s.stderr)
 		return nil, fmt.Errorf("no decision about the request %s in %s; of allowed requests a part may be logged only",
-			flags.requestID, strings.Join(flags.log.files, ", "))
+			flags.requestID, strings.Join(logs, ", "))
 	}
 	return last, nil
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -19,7 +20,33 @@ func (l *logFlag) register(cmd *cobra.Command, use string) {
 	cmd.Flags().StringArrayVar(&l.files, "log", nil, use+"; - is standard input; may be repeated")
 }
 
-var errNoLog = errors.New("there is no decision log: name one with --log")
+var errNoLog = errors.New("there is no decision log: name one with --log, or configure policy.decision_log.file")
+
+// logFiles are the logs that were named, or else that of the configuration with
+// the full files that were put aside, the oldest first.
+func (s *shared) logFiles(named []string) ([]string, error) {
+	if len(named) > 0 {
+		return named, nil
+	}
+	cfg, err := s.load()
+	if err != nil {
+		return nil, fmt.Errorf("%w (%w)", errNoLog, err)
+	}
+	log := cfg.Policy.DecisionLog
+	if log.File == "" {
+		return nil, errNoLog
+	}
+	files := []string{log.File}
+	for i := 1; i <= log.Keep; i++ {
+		aside := fmt.Sprintf("%s.%d", log.File, i)
+		if _, err := os.Stat(aside); err != nil {
+			break
+		}
+		files = append(files, aside)
+	}
+	slices.Reverse(files)
+	return files, nil
+}
 
 // records reads decision logs one after the other. Lines that hold no record are
 // yielded as problems; any other error is the last.

@@ -24,7 +24,7 @@ func newPolicyReplay(s *shared) *cobra.Command {
 flip: for whom, how often, and by which rules. Allowed requests may be logged in part only (policy.decision_log), so
 that what is lost is found by its share.
 The exit status is 0 if nothing flips, 1 if something does, and 2 if the log cannot be read, or lines of it are no records.`,
-		Example: `  gateway policy replay --log decisions.jsonl candidate.csv
+		Example: `  gateway policy replay candidate.csv
   zcat decisions.jsonl.*.gz | gateway policy replay --log - candidate.csv --output json`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -40,7 +40,7 @@ The exit status is 0 if nothing flips, 1 if something does, and 2 if the log can
 			return reported(err, result.Flipped > 0)
 		},
 	}
-	log.register(cmd, "the decisions")
+	log.register(cmd, "the decisions, if not in the log of the configuration")
 	return cmd
 }
 
@@ -53,8 +53,8 @@ func (s *shared) replay(args, logs []string) (*replayed, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(logs) == 0 {
-		return nil, errNoLog
+	if logs, err = s.logFiles(logs); err != nil {
+		return nil, err
 	}
 	replay, result := policy.NewReplay(candidate), new(replayed)
 	for r, err := range s.records(logs) {
