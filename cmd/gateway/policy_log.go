@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 	"slices"
@@ -39,7 +40,7 @@ func (s *shared) logFiles(named []string) ([]string, error) {
 	files := []string{log.File}
 	for i := 1; i <= log.Keep; i++ {
 		aside := fmt.Sprintf("%s.%d", log.File, i)
-		if _, err := os.Stat(aside); err != nil {
+		if _, err := os.Stat(aside); errors.Is(err, fs.ErrNotExist) {
 			break
 		}
 		files = append(files, aside)
