@@ -231,7 +231,7 @@ func TestOnlyOperatorsAcknowledge(t *testing.T) {
 		}
 	}
 	for _, host := range []string{address, "localhost:8081", "[::1]:8081", "10.0.0.7:8081"} {
-		if status, answer := ask(body, map[string]string{"Host": host, "Origin": "http://" + host}); status != 200 {
+		if status, answer := ask(body, map[string]string{"Host": host, "Origin": "http://" + host, "Sec-Fetch-Site": "same-origin"}); status != 200 {
 			t.Errorf("%s: %d %s", host, status, answer)
 		}
 	}
