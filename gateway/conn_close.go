@@ -32,15 +32,31 @@ func (c *clientConn) Close() error {
 	defer c.forget()
 	switch {
 	case c.reset, c.stuck.Load():
-		// The socket before the TLS around it, which would say a proper goodbye.
-		if tcp, ok := tcpOf(c.Conn); ok {
-			_ = tcp.SetLinger(0) // best effort: the connection ends either way
-			_ = tcp.Close()
-		}
+		resetSocket(c.Conn)
 	case c.linger:
 		c.drain()
 	}
 	return c.Conn.Close()
+}
+
+// sever ends a connection that another goroutine serves, which is told when it uses
+// it next, and so asks nothing of what only that one may know. It is a reset,
+// because the end of the connection could be taken for the end of an answer.
+func (c *clientConn) sever() {
+	if c.closed.Swap(true) {
+		return
+	}
+	defer c.forget()
+	resetSocket(c.Conn)
+}
+
+// resetSocket closes the socket beneath a connection with a reset, and not the TLS
+// around it, which would say a proper goodbye.
+func resetSocket(conn net.Conn) {
+	if tcp, ok := tcpOf(conn); ok {
+		_ = tcp.SetLinger(0) // best effort: the connection ends either way
+		_ = tcp.Close()
+	}
 }
 
 // forget is for a connection that has ended: it makes room for another.

@@ -131,7 +131,7 @@ func (cs *clients) drain(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			cs.each((*clientConn).cutTunnel)
-			cs.each(func(c *clientConn) { _ = c.Close() }) // whoever uses it is told
+			cs.each((*clientConn).sever)
 			return errors.Join(err, ctx.Err())
 		case <-tick.C:
 		}
