@@ -181,6 +181,7 @@ func writeRefusal(ctx *fasthttp.RequestCtx, r *refusal, requestID string) int {
 	if err != nil { // only strings and ints: cannot happen
 		body = nil
 	}
+	ending := r.close || ctx.Response.ConnectionClose() // decided before; Reset forgets it
 	ctx.Response.Reset()
 	h := &ctx.Response.Header
 	ctx.Response.SetStatusCode(row.status)
@@ -203,7 +204,7 @@ func writeRefusal(ctx *fasthttp.RequestCtx, r *refusal, requestID string) int {
 	for _, cookie := range r.setCookie {
 		h.Add("Set-Cookie", cookie)
 	}
-	if r.close {
+	if ending {
 		ctx.SetConnectionClose()
 		lingerOnClose(ctx)
 	}

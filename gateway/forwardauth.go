@@ -50,7 +50,10 @@ func (s *State) asks(r *request, peer netip.Addr) bool {
 func (r *request) readAsked(st *State) error {
 	r.event.route = st.endpoints.prefix + forwardAuthPath
 	if r.header.contentLength || r.header.chunked {
-		r.ctx.SetConnectionClose() // the body is the client's, and nobody reads it
+		// The body is the client's, and nobody reads it. Many proxies announce one and
+		// keep it: the next question on the connection would be taken for it.
+		r.ctx.SetConnectionClose()
+		lingerOnClose(r.ctx)
 	}
 	a, err := st.forwardAuth.read(r, st.endpoints.prefix+forwardAuthPath)
 	if err != nil {

@@ -183,6 +183,24 @@ func TestForgedWebSocketsAreRefusedForTheProxy(t *testing.T) {
 	}
 }
 
+// A proxy that announces its client's body and keeps it must not have the beginning of
+// its next question taken for that: what the client chose the length of would be cut
+// off somebody else's.
+func TestAQuestionIsNotTakenForTheBodyOfTheOneBefore(t *testing.T) {
+	e := startGateway(t, askedBy("nginx"))
+	question := func(target string, fields ...string) string {
+		return get("/auth/forward", append(fields, "X-Original-Method: GET", "X-Original-URI: "+target)...)
+	}
+	for target, status := range map[string]int{"/public/x": 200, "/tasks/1": 401, "/tasks//1": 400} {
+		for _, body := range []string{"Content-Length: 7", "Transfer-Encoding: chunked"} {
+			got := answers(t, "GET", e.talk(question(target, body)+question("/public/y")))
+			if len(got) != 1 || got[0].StatusCode != status || !got[0].Close {
+				t.Errorf("%s, %s: %d answers, the first is %d; it ends the connection: %v", target, body, len(got), got[0].StatusCode, got[0].Close)
+			}
+		}
+	}
+}
+
 // Where the gateway proxies it answers preflights itself. Where it is asked that
 // answer would be a yes, and the service would get a request that no policy allows.
 func TestPreflightIsNoYes(t *testing.T) {
