@@ -376,7 +376,7 @@ func (g *Gateway) forward(st *State, r *request, route *route) error {
 	if route.rewriting != nil {
 		out.target = route.rewriting.target(r.target)
 	}
-	if r.header.upgradeListed {
+	if r.header.upgradeListed && upgradable(r.header.upgrade) {
 		out.upgrade = string(r.header.upgrade)
 		out.done = func(_, bytesOut int64, err error) {
 			e.bytesOut, e.cause = bytesOut, err

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -26,6 +27,20 @@ type tunnel struct {
 	mu    sync.Mutex
 	ended bool
 	cause error // why it was cut, if it was
+}
+
+// upgradable reports whether a connection may become what Upgrade asks for
+// (RFC 9110 §7.8). HTTP itself, in the clear (h2c) or inside TLS, would carry
+// requests that nobody has decided on, with whatever identity their client likes.
+func upgradable(protocols []byte) bool {
+	for protocol := range bytes.SplitSeq(bytes.ToLower(protocols), []byte{','}) {
+		name, _, _ := bytes.Cut(bytes.Trim(protocol, " \t"), []byte{'/'})
+		switch string(name) {
+		case "h2", "h2c", "http", "tls":
+			return false
+		}
+	}
+	return true
 }
 
 // tunnel makes the server hand over the client's connection when the handler

@@ -242,3 +242,19 @@ func TestATunnelCarriesMuch(t *testing.T) {
 		t.Errorf("done: %+v", end)
 	}
 }
+
+// A connection that became HTTP again would carry requests past the policy. Upgrade is
+// a wish: the request itself goes on without it.
+func TestNoConnectionBecomesHTTPAgain(t *testing.T) {
+	e := startGateway(t)
+	for protocol, passed := range map[string]bool{
+		"websocket": true, "WebSocket": true, "x/1": true,
+		"h2c": false, "H2C": false, "h2": false, "HTTP/2.0": false, "TLS/1.2": false, "websocket, h2c": false, "h2c ,websocket": false,
+	} {
+		e.send(get("/public/x", "Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAMAAABk", "Upgrade: "+protocol))
+		seen := e.requests()
+		if len(seen) != 1 || strings.Contains(seen[0], "\r\nUpgrade: ") != passed || strings.Contains(seen[0], "\r\nConnection: ") != passed {
+			t.Errorf("%s: the upstream saw %q", protocol, seen)
+		}
+	}
+}
