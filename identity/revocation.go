@@ -30,6 +30,10 @@ type Revocations struct {
 	// there was no room to remember which of them are revoked; zero: there was.
 	horizon     time.Time
 	horizonEnds time.Time // when none of those that were forgotten matters any more
+	// epoch is the highest of the minimums that were forgotten. Foreign users' are
+	// instants, by clocks that may be further ahead than those of replicas; ours are
+	// small numbers.
+	epoch int64
 
 	since  time.Time    // the store's cursor; owned by Sync
 	swept  time.Time    // of the last walk over everything; owned by Sync
@@ -55,7 +59,7 @@ func (r *Revocations) Check(p *Principal, now time.Time) error {
 	_, session := r.sessions[p.SessionID]
 	session = session && p.SessionID != "" // of a foreign caller, who has none
 	user := r.users[p.UserID]
-	beyond := r.horizon.IsZero() || p.IssuedAt.After(r.horizon)
+	beyond := r.horizon.IsZero() || p.IssuedAt.After(r.horizon) && (p.Issuer == "" || p.Epoch >= r.epoch)
 	r.mu.RUnlock()
 	if session || p.Epoch < user.minEpoch || !beyond {
 		return ErrTokenRevoked
@@ -104,6 +108,7 @@ func (r *Revocations) collapse() {
 	}
 	for _, u := range r.users {
 		r.horizonEnds = later(r.horizonEnds, u.until)
+		r.epoch = max(r.epoch, u.minEpoch)
 	}
 	clear(r.sessions)
 	clear(r.users)
@@ -139,7 +144,7 @@ func (r *Revocations) forget(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !now.Before(r.horizonEnds) {
-		r.horizon = time.Time{}
+		r.horizon, r.epoch = time.Time{}, 0
 	}
 	for id, until := range r.sessions {
 		if !now.Before(until) {

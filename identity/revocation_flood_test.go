@@ -61,6 +61,31 @@ func TestAFloodOfRevocationsIsBounded(t *testing.T) {
 	}
 }
 
+// The clock of an issuer may be further ahead than that of a replica. Who was logged out
+// by what such a clock says stays so when nobody remembers them by name.
+func TestAFloodOfRevocationsForgivesNoClockThatIsAhead(t *testing.T) {
+	r := identity.NewRevocations(identity.RevocationConfig{}, &revoked{}, slog.New(slog.DiscardHandler))
+	now := time.Now()
+	ahead := now.Add(4 * time.Minute).Truncate(time.Second)
+	foreigner := &identity.Principal{Issuer: "idp", UserID: "idp:1", Epoch: ahead.Unix(), IssuedAt: ahead, ExpiresAt: ahead.Add(time.Hour)}
+	for n := range 1<<18 + 1 {
+		rev := identity.Revocation{Kind: identity.RevokeSession, ID: fmt.Sprint(n), ExpiresAt: now.Add(time.Hour)}
+		if n == 0 {
+			rev = identity.Revocation{Kind: identity.RevokeUser, ID: "idp:1", MinEpoch: ahead.Unix() + 1, ExpiresAt: now.Add(time.Hour)}
+		}
+		if err := r.Revoke(t.Context(), rev); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Check(foreigner, now); err != identity.ErrTokenRevoked { //nolint:errorlint // it is documented as it is
+		t.Errorf("logged out, and counts again: %v", err)
+	}
+	soon := now.Add(10 * time.Second) // others don't wait for that clock
+	if err := r.Check(&identity.Principal{UserID: "u", SessionID: "s", Epoch: 1, IssuedAt: soon, ExpiresAt: soon.Add(time.Minute)}, soon); err != nil {
+		t.Errorf("somebody of ours who has refreshed: %v", err)
+	}
+}
+
 // Once none of those that were forgotten can matter, everything is as before: also
 // for foreign tokens that do not say when they were issued.
 func TestAFloodOfRevocationsPasses(t *testing.T) {
