@@ -144,8 +144,9 @@ func (r *request) originals() (map[string]string, error) {
 				return nil, fmt.Errorf("%w: %s is there twice, or misspelt", errForwardAuth, folded)
 			}
 			said[folded] = string(value)
-		case "sec-websocket-key":
-			r.header.upgradeListed = true // proxies keep Upgrade to themselves
+		case "sec-websocket-key", "sec-websocket-version":
+			// Proxies keep Upgrade to themselves, and over HTTP/2 there is no key (RFC 8441 §5.1).
+			r.header.upgradeListed = true
 		}
 	}
 	return said, nil

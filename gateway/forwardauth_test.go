@@ -175,6 +175,7 @@ func TestForgedWebSocketsAreRefusedForTheProxy(t *testing.T) {
 		"a page":                     {asks, 200},
 		"a WebSocket of ours":        {append(asks[:3:3], "Sec-WebSocket-Key: x", "Origin: https://app.example"), 200},
 		"a WebSocket of somebody":    {append(asks[:3:3], "Sec-WebSocket-Key: x", "Origin: https://evil.example"), 403},
+		"one over HTTP/2":            {append(asks[:3:3], "Sec-WebSocket-Version: 13", "Origin: https://evil.example"), 403},
 		"a change without its token": {[]string{cookie, "X-Original-Method: POST", "X-Original-URI: /tasks/1", "Origin: https://app.example"}, 403},
 	} {
 		if res, body, _ := e.send(get("/auth/forward", c.fields...)); res.StatusCode != c.status {
