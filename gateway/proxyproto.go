@@ -41,6 +41,7 @@ type proxiedConn struct {
 
 	rest   []byte // read with the header, and not part of it
 	source netip.AddrPort
+	silent bool // there was a header, and it does not say who is behind the proxy
 }
 
 // readHeader reads the header. The caller has set a deadline.
@@ -63,7 +64,7 @@ func (p *proxiedConn) readHeader() error {
 		case parseErr != nil:
 			return parseErr
 		case size > 0:
-			p.source, p.rest = source, buf[size:]
+			p.source, p.rest, p.silent = source, buf[size:], !source.IsValid()
 			return nil
 		case err != nil:
 			return fmt.Errorf("%w: %w", errProxyHeader, err)

@@ -175,6 +175,37 @@ func TestProxyHeadersOfOthersAreRefused(t *testing.T) {
 	}
 }
 
+// A balancer of connections says nothing of requests. Where its header does not tell who
+// is behind it, what a request says of that is its client's own tale.
+func TestWhoIsBehindASilentProxyHeaderIsNotTakenFromTheRequest(t *testing.T) {
+	e := startGatewayAs(t, func(c *Config) { c.ProxyProtocol = ProxyOptional }, askedBy("nginx"))
+	tale := []string{"Connection: close", "X-Forwarded-For: 203.0.113.9", "X-Forwarded-Host: told.test", "X-Original-Method: GET", "X-Original-URI: /public/x"}
+	for header, believed := range map[string]bool{
+		"": true, "PROXY UNKNOWN\r\n": false, v2(0x20, 0x00, ""): false, v2(0x21, 0x31, strings.Repeat("x", 216)): false,
+		"PROXY TCP4 127.0.0.1 192.0.2.1 1000 80\r\n": true, // a proxy of requests behind one of connections
+		"PROXY TCP4 192.0.2.9 192.0.2.1 1000 80\r\n": false,
+	} {
+		_, _ = io.ReadAll(e.say(header + get("/public/x", tale...)))
+		seen := strings.Join(e.requests(), "")
+		if strings.Contains(seen, "203.0.113.9") != believed || strings.Contains(seen, "told.test") != believed || seen == "" {
+			t.Errorf("%q: the upstream saw %q", header, seen)
+		}
+		said, _ := io.ReadAll(e.say(header + get("/auth/forward", tale...)))
+		if strings.HasPrefix(string(said), "HTTP/1.1 200 ") != believed {
+			t.Errorf("%q: forward-auth said %q", header, said)
+		}
+	}
+}
+
+// say writes to a new connection.
+func (e *testGateway) say(raw string) net.Conn {
+	conn := e.dialTCP()
+	if _, err := io.WriteString(conn, raw); err != nil {
+		e.t.Error(err)
+	}
+	return conn
+}
+
 // The limit counts the clients that headers tell of.
 func TestConnectionsPerAddressBehindAProxy(t *testing.T) {
 	e := startGatewayAs(t, func(c *Config) { c.ProxyProtocol = ProxyRequired; c.ConnectionsPerAddress = 1 },

@@ -35,7 +35,9 @@ func method(m []byte) string {
 }
 
 // peerOf is the address at the other end of the connection, or the one that a load
-// balancer there has told in a PROXY header, and how it is written.
+// balancer there has told in a PROXY header, and how it is written. The address of
+// nobody, who is not trusted, is that behind a balancer that has not told: it passes on
+// connections, and does not see what their clients say of themselves in requests.
 func peerOf(ctx *fasthttp.RequestCtx) (netip.Addr, string) {
 	c := clientConnOf(ctx)
 	if c != nil && c.peerText != "" {
@@ -43,6 +45,9 @@ func peerOf(ctx *fasthttp.RequestCtx) (netip.Addr, string) {
 	}
 	addr := addrOf(ctx.RemoteAddr())
 	text := addr.String()
+	if c != nil && c.proxied != nil && c.proxied.silent {
+		addr = netip.Addr{}
+	}
 	if c != nil {
 		c.peer, c.peerText = addr, text
 	}
