@@ -12,7 +12,7 @@ import (
 // the count of one outlives a reload that leaves it alone.
 type Hits struct {
 	policy *Policy
-	counts []*atomic.Uint64 // parallel to the policy's rules; those of one spelling share one
+	counts []*atomic.Uint64 // by line, nil where there is no rule; rules of one spelling share one
 }
 
 // NewHits counts for a policy, and goes on from what was counted for the one
@@ -26,20 +26,26 @@ func NewHits(p *Policy, before *Hits) *Hits {
 	for rule, count := range before.counters() {
 		known[rule] = count
 	}
-	h.counts = make([]*atomic.Uint64, len(p.rules))
+	last := uint32(0)
+	for _, r := range p.rules {
+		last = max(last, r.line)
+	}
+	h.counts = make([]*atomic.Uint64, last+1)
 	var fresh []int
 	for i := range p.rules {
-		if h.counts[i] = known[p.ruleText(&p.rules[i])]; h.counts[i] == nil {
+		r := &p.rules[i]
+		if h.counts[r.line] = known[p.ruleText(r)]; h.counts[r.line] == nil {
 			fresh = append(fresh, i)
 		}
 	}
 	slab := make([]atomic.Uint64, len(fresh))
 	for n, i := range fresh {
-		text := p.ruleText(&p.rules[i])
+		r := &p.rules[i]
+		text := p.ruleText(r)
 		if known[text] == nil { // and not of a line before that says the same
 			known[text] = &slab[n]
 		}
-		h.counts[i] = known[text]
+		h.counts[r.line] = known[text]
 	}
 	return h
 }
@@ -47,24 +53,26 @@ func NewHits(p *Policy, before *Hits) *Hits {
 // Count counts a decision of the policy that h is for. A decision by no rule
 // counts nothing.
 func (h *Hits) Count(d Decision) {
-	if i := int(d.rule) - 1; i >= 0 && i < len(h.counts) {
-		h.counts[i].Add(1)
+	if d.Line > 0 && d.Line < len(h.counts) && h.counts[d.Line] != nil {
+		h.counts[d.Line].Add(1)
 	}
 }
 
 // counters yields each spelling once.
 func (h *Hits) counters() iter.Seq2[string, *atomic.Uint64] {
 	return func(yield func(string, *atomic.Uint64) bool) {
-		if h == nil {
+		if h == nil || h.counts == nil {
 			return
 		}
 		seen := make(map[*atomic.Uint64]bool, len(h.counts))
-		for i, count := range h.counts {
+		for i := range h.policy.rules {
+			r := &h.policy.rules[i]
+			count := h.counts[r.line]
 			if seen[count] {
 				continue
 			}
 			seen[count] = true
-			if !yield(h.policy.ruleText(&h.policy.rules[i]), count) {
+			if !yield(h.policy.ruleText(r), count) {
 				return
 			}
 		}
@@ -82,13 +90,14 @@ type RuleHits struct {
 func (h *Hits) All() []RuleHits {
 	at := make(map[string]int)
 	var all []RuleHits
-	for _, r := range h.policy.byLine() {
-		text := h.policy.ruleText(&h.policy.rules[r])
+	for _, i := range h.policy.byLine() {
+		r := &h.policy.rules[i]
+		text := h.policy.ruleText(r)
 		if _, again := at[text]; again {
 			continue
 		}
 		at[text] = len(all)
-		all = append(all, RuleHits{int(h.policy.rules[r].line), text, h.counts[r].Load()})
+		all = append(all, RuleHits{int(r.line), text, h.counts[r.line].Load()})
 	}
 	return all
 }

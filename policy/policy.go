@@ -49,7 +49,6 @@ type Decision struct {
 	Rule string
 	File string // as given to Load or Parse; "" when no rule matched
 	Line int    // from 1; 0 when no rule matched
-	rule uint32 // its position in the policy, from 1; 0 when no rule matched
 }
 
 // Load reads a policy file. What is wrong with its content is reported as
@@ -130,7 +129,7 @@ func (p *Policy) Decide(c Caller, method, path string) Decision {
 		return Decision{}
 	}
 	r := &p.rules[s.deciding]
-	return Decision{Allowed: !r.deny, Rule: p.ruleText(r), File: p.file, Line: int(r.line), rule: s.deciding + 1}
+	return Decision{Allowed: !r.deny, Rule: p.ruleText(r), File: p.file, Line: int(r.line)}
 }
 
 // Permissions lists what an authenticated caller with these roles is granted:
