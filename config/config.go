@@ -14,7 +14,7 @@ import (
 
 // Config is a whole gateway.yaml. The tags of it and of the sections below are
 // the only description of the keys; the loader, the JSON Schema and the table
-// in the README are all made from them:
+// in README.md are all made from them:
 //
 //	yaml      the name of the key
 //	default   the value where neither the file nor the environment gives one

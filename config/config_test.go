@@ -18,7 +18,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 )
 
-var update = flag.Bool("update", false, "rewrite what the tests expect in testdata/bad and ../README.md")
+var update = flag.Bool("update", false, "rewrite what the tests expect in testdata/bad and README.md")
 
 // A file that says what it must and nothing else gets every default.
 func TestDefaultsAreSafe(t *testing.T) {

@@ -168,9 +168,9 @@ func TestEveryKeyIsDescribed(t *testing.T) {
 	})
 }
 
-// The README holds the table of keys; go test ./config -update puts it there.
+// README.md holds the table of keys; go test ./config -update puts it there.
 func TestTheReadmeHasEveryKey(t *testing.T) {
-	const path, begin, end = "../README.md", "<!-- keys: begin -->\n", "<!-- keys: end -->"
+	const path, begin, end = "README.md", "<!-- keys: begin -->\n", "<!-- keys: end -->"
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

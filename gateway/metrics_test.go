@@ -171,7 +171,7 @@ func TestGaugesShowWhatGoesOn(t *testing.T) {
 	expect(0, 0, 1, 0, 1)
 }
 
-// The README documents each field of the access record.
+// cmd/gateway/README.md documents each field of the access record.
 func TestReadmeHasTheFieldsOfTheAccessRecord(t *testing.T) {
 	var out bytes.Buffer
 	r := newRecorder(slog.New(slog.NewJSONHandler(&out, nil)), nil, prometheus.NewRegistry())
@@ -183,7 +183,7 @@ func TestReadmeHasTheFieldsOfTheAccessRecord(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &record); err != nil {
 		t.Fatal(err)
 	}
-	readme, err := os.ReadFile("../README.md")
+	readme, err := os.ReadFile("../cmd/gateway/README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +197,7 @@ func TestReadmeHasTheFieldsOfTheAccessRecord(t *testing.T) {
 	}
 	slices.Sort(documented)
 	if fields := slices.Sorted(maps.Keys(record)); !slices.Equal(fields, documented) {
-		t.Errorf("a record has   %v\nthe README has %v", fields, documented)
+		t.Errorf("a record has   %v\ncmd/gateway/README.md has %v", fields, documented)
 	}
 }
 

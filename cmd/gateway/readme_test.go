@@ -17,11 +17,12 @@ import (
 	"portcullis/gateway"
 )
 
-// The README is held against what it describes.
+// The pages are held against what they describe.
 
-func readme(t *testing.T) string {
+// readme is that of the repository, or of a room of it.
+func readme(t *testing.T, room string) string {
 	t.Helper()
-	text, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile(filepath.Join("../..", room, "README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +36,7 @@ func TestReadmeRoad(t *testing.T) {
 			t.Skipf("%s is not installed: skipped", tool)
 		}
 	}
-	block := regexp.MustCompile("(?s)```sh\n(.*?)```").FindStringSubmatch(readme(t))
+	block := regexp.MustCompile("(?s)```sh\n(.*?)```").FindStringSubmatch(readme(t, ""))
 	if block == nil {
 		t.Fatal("the README has no sh block")
 	}
@@ -104,13 +105,13 @@ func runLines(t *testing.T, dir, host, lines string) {
 
 func TestReadmeHasTheRefusals(t *testing.T) {
 	want := gateway.RefusalTable()
-	_, rest, _ := strings.Cut(readme(t), "<!-- refusals: begin -->\n")
+	_, rest, _ := strings.Cut(readme(t, ""), "<!-- refusals: begin -->\n")
 	if got, _, ok := strings.Cut(rest, "<!-- refusals: end -->"); !ok || got != want {
 		t.Errorf("the README's table of refusals is out of date; it should be\n%s", want)
 	}
 }
 
-// TestReadmeHasTheMetrics holds the README's table against what a gateway shows
+// TestReadmeHasTheMetrics holds the table in cmd/gateway/README.md against what a gateway shows
 // after a few requests.
 func TestReadmeHasTheMetrics(t *testing.T) {
 	i := &instance{t: t, tasks: serveHTTP(t, &countingUpstream{seen: map[string]int{}}), dir: filepath.Join(t.TempDir(), "a")}
@@ -131,9 +132,9 @@ func TestReadmeHasTheMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := metricsTable(string(scraped))
-	_, rest, _ := strings.Cut(readme(t), "<!-- metrics: begin -->\n")
+	_, rest, _ := strings.Cut(readme(t, "cmd/gateway"), "<!-- metrics: begin -->\n")
 	if got, _, ok := strings.Cut(rest, "<!-- metrics: end -->"); !ok || got != want {
-		t.Errorf("the README's table of metrics is out of date; it should be\n%s", want)
+		t.Errorf("the table of metrics in cmd/gateway/README.md is out of date; it should be\n%s", want)
 	}
 }
 
