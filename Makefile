@@ -34,7 +34,7 @@ run: build ## build and run the gateway on :8080 with the task manager behind it
 	alive "$$gateway" && first=$$tasks || first=$$gateway; \
 	status=0; wait "$$first" || status=$$?; stop; exit "$$status"
 
-build: ## build both binaries into ./bin
+build: ## build the binaries into ./bin
 	@CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
 
 test: ## every test; those against MongoDB and Redis when MONGODB_URI and REDIS_URL are set

@@ -8,7 +8,7 @@ import (
 )
 
 // The names of the fields that tell an upstream who is calling. The gateway
-// says them or nobody does (DESIGN contract: "What an upstream receives").
+// says them or nobody does: see upstream/README.md.
 const (
 	fieldUserID          = "X-User-Id"
 	fieldUserName        = "X-User-Name"
