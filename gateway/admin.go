@@ -6,7 +6,6 @@ import (
 	"net/http/pprof"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
@@ -74,7 +73,5 @@ func (g *Gateway) readyz(w http.ResponseWriter, r *http.Request) {
 	if !answer.Ready {
 		status = http.StatusServiceUnavailable
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.MarshalWrite(w, answer) // a client that has left needs no answer
+	answerOperator(w, status, answer)
 }

@@ -5,6 +5,9 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // guardOperators keeps web pages away from the operators' listener, which has no
@@ -22,7 +25,7 @@ func guardOperators(next http.Handler) http.Handler {
 		switch site := r.Header.Get("Sec-Fetch-Site"); {
 		case site != "" && site != "none" && site != "same-origin", r.Header.Get("Origin") != "" && site == "":
 			http.Error(w, "asked by another site", http.StatusForbidden)
-		case onLoopback(r) && !namesLoopback(r.Host):
+		case onLoopback(r) && !byAddress(r.Host):
 			http.Error(w, "asked for by a name that is not localhost", http.StatusMisdirectedRequest)
 		default:
 			next.ServeHTTP(w, r)
@@ -36,9 +39,9 @@ func onLoopback(r *http.Request) bool {
 	return ok && addr.IP.IsLoopback()
 }
 
-// namesLoopback reports whether a Host is an address, which no name server has a
-// say in, or localhost.
-func namesLoopback(host string) bool {
+// byAddress reports whether a Host is an address, which no name server has a say
+// in, or localhost.
+func byAddress(host string) bool {
 	name := host
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		name = h
@@ -48,4 +51,33 @@ func namesLoopback(host string) bool {
 		return true
 	}
 	return strings.EqualFold(name, "localhost")
+}
+
+// operator is for what operators ask and say about the policy, on top of
+// guardOperators: answers that tell who did what are given to nobody who asks by a
+// name, wherever the listener is, and nothing is changed by a media type that a
+// page can send unasked (CSRF).
+func operator(handle http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case !byAddress(r.Host):
+			refuseOperator(w, http.StatusMisdirectedRequest, "ask by address, or as localhost")
+		case r.Method != http.MethodGet && r.Header.Get("Content-Type") != "application/json":
+			refuseOperator(w, http.StatusUnsupportedMediaType, "the body must be application/json")
+		default:
+			handle(w, r)
+		}
+	}
+}
+
+func refuseOperator(w http.ResponseWriter, status int, why string) {
+	answerOperator(w, status, struct {
+		Error string `json:"error"`
+	}{why})
+}
+
+func answerOperator(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.MarshalWrite(w, v, jsontext.AllowInvalidUTF8(true)) // a client that has left needs no answer
 }

@@ -59,17 +59,8 @@ func newBuckets(sets int) *buckets {
 // address identifies a caller by address. Of IPv6 the network counts, because
 // whoever has one address has all of those.
 func (b *buckets) address(addr netip.Addr) uint64 {
-	raw := network(addr)
+	raw := networkOf(addr).As16()
 	return maphash.Bytes(b.seeds[kindAddress], raw[:])
-}
-
-// network is an IPv4 address, or the /64 of an IPv6 address.
-func network(addr netip.Addr) [16]byte {
-	raw := addr.As16()
-	if !addr.Is4() && !addr.Is4In6() {
-		clear(raw[8:])
-	}
-	return raw
 }
 
 func (b *buckets) name(k kind, name string) uint64 { return maphash.String(b.seeds[k], name) }

@@ -121,12 +121,7 @@ func (r *request) crossOrigin(t terms) (answered bool) {
 // Access-Control-Request-Method. Several origins are none.
 func corsFields(raw []byte) (origin []byte, wantsMethod bool) {
 	origins := 0
-	for len(raw) > 0 {
-		name, value, rest, err := nextField(raw)
-		if err != nil || name == nil {
-			break
-		}
-		raw = rest
+	eachField(raw, func(name, value []byte) {
 		switch {
 		case equalFold(name, "origin"):
 			origin = value
@@ -134,7 +129,7 @@ func corsFields(raw []byte) (origin []byte, wantsMethod bool) {
 		case equalFold(name, "access-control-request-method"):
 			wantsMethod = len(bytes.TrimSpace(value)) > 0
 		}
-	}
+	})
 	if origins != 1 {
 		return nil, wantsMethod
 	}

@@ -109,7 +109,7 @@ func TestOtherPreflightsGoTheOrdinaryRoad(t *testing.T) {
 // A page can read every answer of a route that is for it, refusals too, and is let
 // do nothing by being one.
 func TestAPageReadsAnswersAndIsNobodyByItself(t *testing.T) {
-	up := rawUpstream(t, "HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\naccess-control-allow-credentials: true\r\nAccess-Control-Expose-Headers: all\r\nVary: Accept\r\nX-Up: yes\r\nContent-Length: 2\r\n\r\nok")
+	up := serveBytes(t, "HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\naccess-control-allow-credentials: true\r\nAccess-Control-Expose-Headers: all\r\nVary: Accept\r\nX-Up: yes\r\nContent-Length: 2\r\n\r\nok")
 	e := startCORS(t, func(c *StateConfig) {
 		c.Upstreams[0].Targets = []*url.URL{{Scheme: "http", Host: up}}
 		c.Upstreams = append(c.Upstreams, UpstreamConfig{Name: "away", Targets: []*url.URL{{Scheme: "http", Host: "127.0.0.1:1"}}})

@@ -72,21 +72,15 @@ func (r *request) checkCSRF(st *State, sessionID string) error {
 // only returns the value of a field that must not be repeated; nil if there is
 // none.
 func (r *request) only(name string) (value []byte, err error) {
-	for raw := r.ctx.Request.Header.RawHeaders(); len(raw) > 0; {
-		n, v, rest, err := nextField(raw)
-		if err != nil {
-			return nil, refuse(codeMalformedRequest, err)
+	repeated := false
+	eachField(r.ctx.Request.Header.RawHeaders(), func(n, v []byte) {
+		if bytes.EqualFold(n, []byte(name)) {
+			repeated = repeated || value != nil
+			value = append([]byte{}, v...)
 		}
-		if raw = rest; n == nil {
-			break
-		}
-		if !bytes.EqualFold(n, []byte(name)) {
-			continue
-		}
-		if value != nil {
-			return nil, refuse(codeCSRFFailed, errors.New("repeated "+name))
-		}
-		value = append([]byte{}, v...)
+	})
+	if repeated {
+		return nil, refuse(codeCSRFFailed, errors.New("repeated "+name))
 	}
 	return value, nil
 }

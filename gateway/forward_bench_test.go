@@ -32,7 +32,7 @@ func BenchmarkForward(b *testing.B) {
 }
 
 func benchForward(b *testing.B, request, answer string) {
-	at := &url.URL{Scheme: "http", Host: serveBytes(b, []byte(answer))}
+	at := &url.URL{Scheme: "http", Host: serveBytes(b, answer)}
 	u, err := newUpstream("bench", upstreamOptions{targets: []*url.URL{at}})
 	if err != nil {
 		b.Fatal(err)

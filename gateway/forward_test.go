@@ -647,9 +647,15 @@ func TestForwardTellsAboutTheExchange(t *testing.T) {
 	}
 }
 
-// serveBytes is an upstream that gives the same answer to everything, on
+// serveBytes is an upstream that gives the same answer to every request, on
 // connections that it keeps.
-func serveBytes(t testing.TB, answer []byte) string {
+func serveBytes(t testing.TB, answer string) string {
+	t.Helper()
+	return serveWhen(t, answer, func(read []byte) bool { return bytes.HasSuffix(read, []byte("\r\n\r\n")) })
+}
+
+// serveWhen gives the same answer whenever what was read since the last is whole.
+func serveWhen(t testing.TB, answer string, whole func(read []byte) bool) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -670,9 +676,9 @@ func serveBytes(t testing.TB, answer []byte) string {
 					if err != nil {
 						return
 					}
-					if n += more; bytes.HasSuffix(buf[:n], []byte("\r\n\r\n")) {
+					if n += more; whole(buf[:n]) {
 						n = 0
-						if _, err := conn.Write(answer); err != nil {
+						if _, err := io.WriteString(conn, answer); err != nil {
 							return
 						}
 					}

@@ -126,30 +126,22 @@ func (c ForwardAuthConfig) read(r *request, base string) (asked, error) {
 // originals are the fields in which proxies say what a request was. None may be
 // there twice, in any spelling that some server takes for it.
 func (r *request) originals() (map[string]string, error) {
-	said := map[string]string{}
-	for raw := r.ctx.Request.Header.RawHeaders(); len(raw) > 0; {
-		name, value, rest, err := nextField(raw)
-		if err != nil {
-			return nil, err
-		}
-		if name == nil {
-			break
-		}
-		raw = rest
+	said, err := map[string]string{}, error(nil)
+	eachField(r.ctx.Request.Header.RawHeaders(), func(name, value []byte) {
 		var buf [longestClassified]byte
 		folded := string(fold(&buf, name))
 		switch folded {
 		case "x-original-method", "x-original-uri", "x-original-url", "x-forwarded-method", "x-forwarded-uri":
 			if _, twice := said[folded]; twice || !bytes.EqualFold(name, []byte(folded)) {
-				return nil, fmt.Errorf("%w: %s is there twice, or misspelt", errForwardAuth, folded)
+				err = fmt.Errorf("%w: %s is there twice, or misspelt", errForwardAuth, folded)
 			}
 			said[folded] = string(value)
 		case "sec-websocket-key", "sec-websocket-version":
 			// Proxies keep Upgrade to themselves, and over HTTP/2 there is no key (RFC 8441 §5.1).
 			r.header.upgradeListed = true
 		}
-	}
-	return said, nil
+	})
+	return said, err
 }
 
 // approve answers that the request may pass, and what its service may believe.

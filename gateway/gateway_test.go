@@ -136,6 +136,18 @@ func TestAShutdownEndsAServeThatHasOnlyJustBegun(t *testing.T) {
 	}
 }
 
+// inMemory is a temporary directory without a disk, where there is such a thing:
+// what a store's waiting for the disk is good for is tested in its own package.
+func inMemory(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "portcullis-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
 func mustParsePolicy(t testing.TB, source string) *policy.Policy {
 	t.Helper()
 	p, err := policy.Parse("test.csv", []byte(source))
@@ -147,7 +159,7 @@ func mustParsePolicy(t testing.TB, source string) *policy.Policy {
 
 func startIdentity(t testing.TB, roles identity.Roles, log *slog.Logger) *identity.Service {
 	t.Helper()
-	dir := t.TempDir()
+	dir := inMemory(t)
 	store, err := boltstore.Open(filepath.Join(dir, "identity.db"))
 	if err != nil {
 		t.Fatal(err)

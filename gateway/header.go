@@ -373,6 +373,18 @@ func nextField(raw []byte) (name, value, rest []byte, err error) {
 	return name, value, rest, nil
 }
 
+// eachField visits the fields of a block that clientHeader.read has accepted.
+func eachField(accepted []byte, visit func(name, value []byte)) {
+	for len(accepted) > 0 {
+		name, value, rest, err := nextField(accepted)
+		if err != nil || name == nil {
+			return
+		}
+		visit(name, value)
+		accepted = rest
+	}
+}
+
 // exact reports whether name is the folded name itself but for case.
 func exact(name, folded []byte) bool {
 	for i, c := range name {

@@ -129,7 +129,7 @@ func (c *hotClient) ask(t testing.TB, request []byte) []byte {
 // BenchmarkRoad is a small GET on the whole road, with client and upstream counted
 // in; they allocate nothing.
 func BenchmarkRoad(b *testing.B) {
-	h := startHot(b, serveBytes(b, []byte(hotAnswer)), io.Discard)
+	h := startHot(b, serveBytes(b, hotAnswer), io.Discard)
 	request := hotRequest(h.token(b, 1), "/tasks/1")
 	c := h.dial(b)
 	c.ask(b, request)
@@ -144,7 +144,7 @@ func TestTheRoadHardlyAllocates(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector makes pools forget on purpose")
 	}
-	h := startHot(t, serveBytes(t, []byte(hotAnswer)), io.Discard)
+	h := startHot(t, serveBytes(t, hotAnswer), io.Discard)
 	c := h.dial(t)
 	for name, request := range map[string][]byte{
 		"GET":        hotRequest(h.token(t, 1), "/tasks/1?x=y"),
@@ -161,7 +161,7 @@ func TestTheRoadHardlyAllocates(t *testing.T) {
 
 // What is proxied never asks the store.
 func TestTheRoadNeverAsksTheStore(t *testing.T) {
-	h := startHot(t, serveBytes(t, []byte(hotAnswer)), io.Discard)
+	h := startHot(t, serveBytes(t, hotAnswer), io.Discard)
 	c := h.dial(t)
 	for i := range 1000 {
 		c.ask(t, hotRequest(h.token(t, i%50), fmt.Sprintf("/tasks/%d", i)))
@@ -173,12 +173,16 @@ func TestTheRoadNeverAsksTheStore(t *testing.T) {
 func TestNothingOfARequestIsSeenByTheNext(t *testing.T) {
 	var mu sync.Mutex
 	seen := map[string]string{} // path → head
-	upstream := serveHeads(t, func(head string) {
+	upstream := serveWhen(t, hotAnswer, func(read []byte) bool {
+		if !bytes.HasSuffix(read, []byte("\r\n\r\n")) {
+			return false
+		}
 		mu.Lock()
 		defer mu.Unlock()
-		_, after, _ := strings.Cut(head, " ")
+		_, after, _ := strings.Cut(string(read), " ")
 		path, _, _ := strings.Cut(after, " ")
-		seen[path] = head
+		seen[path] = string(read)
+		return true
 	})
 	log := &lockedLog{}
 	h := startHot(t, upstream, log)
@@ -240,40 +244,4 @@ func member(line, name string) string {
 	_, after, _ := strings.Cut(line, `"`+name+`":"`)
 	value, _, _ := strings.Cut(after, `"`)
 	return value
-}
-
-// serveHeads answers every request, after it has shown its head.
-func serveHeads(t testing.TB, show func(head string)) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ln.Close() })
-	go func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				buf := make([]byte, 64<<10)
-				for n := 0; ; {
-					more, err := conn.Read(buf[n:])
-					if err != nil {
-						return
-					}
-					if n += more; bytes.HasSuffix(buf[:n], []byte("\r\n\r\n")) {
-						show(string(buf[:n]))
-						n = 0
-						if _, err := io.WriteString(conn, hotAnswer); err != nil {
-							return
-						}
-					}
-				}
-			}()
-		}
-	}()
-	return ln.Addr().String()
 }

@@ -119,7 +119,7 @@ func TestWhoCountsAsOneCaller(t *testing.T) {
 			t.Errorf("%v are one caller", other)
 		}
 	}
-	raw := network(netip.MustParseAddr("192.0.2.1"))
+	raw := networkOf(netip.MustParseAddr("192.0.2.1")).As16()
 	names := map[uint64]string{id("192.0.2.1"): "the address"}
 	for k := range kindCount {
 		for _, name := range []string{"192.0.2.1", string(raw[:]), ""} {

@@ -106,7 +106,7 @@ func (r *request) sharedBuckets(l *limits, allowed bool) []shared {
 		case k == kindRoute:
 			who = l.route
 		case k == kindAddress, r.principal == nil:
-			net := network(r.client)
+			net := networkOf(r.client).As16()
 			k, who = kindAddress, string(net[:])
 		case k == kindTenant:
 			who = r.principal.Tenant

@@ -147,7 +147,7 @@ func TestWithoutRedisAReplicaCountsByItself(t *testing.T) {
 	for name, url := range map[string]string{
 		"away":     "redis://127.0.0.1:1",
 		"silent":   "redis://" + silent.Addr().String(),
-		"nonsense": "redis://" + rawUpstream(t, "HTTP/1.1 400 Bad Request\r\n\r\n"),
+		"nonsense": "redis://" + serveWhen(t, "HTTP/1.1 400 Bad Request\r\n\r\n", func([]byte) bool { return true }),
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := startLimited(t, fresh("address", 3))

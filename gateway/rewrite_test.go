@@ -10,7 +10,6 @@ import (
 	"io"
 	"log"
 	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -145,7 +144,7 @@ func TestALocationLeadsBackThroughTheGateway(t *testing.T) {
 		"out of what was put before, path": {all, "/api/x", "/x"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			up := rawUpstream(t, "HTTP/1.1 302 Found\r\nLocation: "+tc.location+"\r\nContent-Length: 0\r\nX-Up: yes\r\n\r\n")
+			up := serveBytes(t, "HTTP/1.1 302 Found\r\nLocation: "+tc.location+"\r\nContent-Length: 0\r\nX-Up: yes\r\n\r\n")
 			e := startGateway(t, func(c *StateConfig) {
 				tc.route.Upstream = "up"
 				c.Routes = []RouteConfig{tc.route}
@@ -160,37 +159,6 @@ func TestALocationLeadsBackThroughTheGateway(t *testing.T) {
 			}
 		})
 	}
-}
-
-// rawUpstream answers every request, however often, with these bytes.
-func rawUpstream(t *testing.T, answer string) (addr string) {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ln.Close() })
-	go func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer func() { _ = conn.Close() }()
-				buf := make([]byte, 16<<10)
-				for {
-					if _, err := conn.Read(buf); err != nil {
-						return
-					}
-					if _, err := io.WriteString(conn, answer); err != nil {
-						return
-					}
-				}
-			}()
-		}
-	}()
-	return ln.Addr().String()
 }
 
 func TestHeaderFieldsAreSetAndRemoved(t *testing.T) {

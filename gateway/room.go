@@ -45,9 +45,7 @@ func (r *room) join(addr netip.Addr) (netip.Addr, bool) {
 	if r.perAddress <= 0 || !addr.IsValid() {
 		return netip.Addr{}, true
 	}
-	if addr.Is6() { // whoever has an IPv6 address has at least its /64
-		addr = netip.PrefixFrom(addr.WithZone(""), 64).Masked().Addr()
-	}
+	addr = networkOf(addr)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.addresses[addr] >= r.perAddress {
@@ -55,6 +53,15 @@ func (r *room) join(addr netip.Addr) (netip.Addr, bool) {
 	}
 	r.addresses[addr]++
 	return addr, true
+}
+
+// networkOf is what one client is counted by: an IPv4 address, or the first of the
+// /64 of an IPv6 address, because whoever has one of these has them all.
+func networkOf(addr netip.Addr) netip.Addr {
+	if addr = addr.Unmap(); !addr.Is6() {
+		return addr
+	}
+	return netip.PrefixFrom(addr.WithZone(""), 64).Masked().Addr()
 }
 
 // leave is for a connection that ends. It was counted under key, if that is valid.

@@ -8,9 +8,11 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"portcullis/config"
@@ -44,6 +46,14 @@ type contents map[string][sha256.Size]byte
 
 // errUnsettled ends a reload whose files were written to meanwhile.
 var errUnsettled = errors.New("the files change while they are read")
+
+// follow reloads on SIGHUP and when files have changed, until ctx ends.
+func (r *reloader) follow(ctx context.Context) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	r.run(ctx, hangup)
+}
 
 // run reloads on every hangup and whenever the files have changed, until ctx ends.
 func (r *reloader) run(ctx context.Context, hangup <-chan os.Signal) {

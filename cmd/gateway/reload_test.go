@@ -57,15 +57,15 @@ policy: {file: policy.csv}
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(&w.log, nil))
-	accounts, err := openAccounts(t.Context(), cfg, log, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { accounts.close(log) })
 	rules, err := loadPolicy(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	accounts, err := openAccounts(t.Context(), cfg, rules, log, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { accounts.close(log) })
 	state, err := buildState(cfg, accounts, rules)
 	if err != nil {
 		t.Fatal(err)

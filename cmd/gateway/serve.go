@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -53,75 +51,47 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
-	accounts, err := openAccounts(ctx, cfg, log, stderr)
+	rules, err := loadPolicy(cfg)
+	if err != nil {
+		return err
+	}
+	accounts, err := openAccounts(ctx, cfg, rules, log, stderr)
 	if err != nil {
 		return err
 	}
 	defer accounts.close(log)
 	accounts.register(metrics)
-	rules, err := loadPolicy(cfg)
-	if err != nil {
-		return err
-	}
 	state, err := buildState(cfg, accounts, rules)
 	if err != nil {
 		return err
 	}
-	shared, err := openSharedLimits(cfg, log, metrics)
+	neighbours, err := openNeighbours(ctx, cfg, log, metrics)
 	if err != nil {
 		return err
 	}
-	defer closeShared(shared, log)
-	tracing, err := openTracing(ctx, cfg, log, metrics)
-	if err != nil {
-		return err
-	}
-	defer closeTracing(tracing, log)
-	decisions, err := openDecisions(cfg, log, metrics)
-	if err != nil {
-		return err
-	}
+	defer neighbours.close(log)
 	edge, err := openEdge(cfg, log, metrics)
 	if err != nil {
 		return err
 	}
-	gc := gateway.Config{
-		HeaderBytes:   int(cfg.Limits.HeaderBytes),
-		HeaderTimeout: cfg.Limits.HeaderTimeout,
-		IdleTimeout:   cfg.Limits.IdleTimeout,
-		Connections:   cfg.Limits.Connections,
-		SharedLimits:  shared,
-		Tracing:       tracing,
-		Log:           log,
-		AccessLog:     gateway.NewAccessLog(stderr, cfg.Log.Format == "json"),
-		Metrics:       metrics,
-		Decisions:     decisions,
-		Hits:          accounts.store,
-	}
+	gc := gatewayConfig(cfg, log, stderr, metrics)
+	gc.Hits = accounts.store
+	neighbours.configure(&gc)
 	edge.configure(cfg, &gc)
 	g := gateway.New(gc, state)
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var run errgroup.Group
-	run.Go(func() error { accounts.service.Run(background); return nil })
-	run.Go(func() error { accounts.revocations.Run(background); return nil })
-	run.Go(func() error { writeDecisions(background, decisions); return nil })
+	accounts.start(background, &run)
+	neighbours.start(background, &run)
 	run.Go(func() error { g.RunHits(background); return nil })
 	run.Go(func() error {
-		hangup := make(chan os.Signal, 1)
-		signal.Notify(hangup, syscall.SIGHUP)
-		defer signal.Stop(hangup)
-		(&reloader{shared: s, running: cfg, accounts: accounts, gateway: g, log: log}).run(background, hangup)
+		(&reloader{shared: s, running: cfg, accounts: accounts, gateway: g, log: log}).follow(background)
 		return nil
 	})
-	var operators *http.Server
-	if cfg.Admin.Listen != "" {
-		ln, err := net.Listen("tcp", cfg.Admin.Listen)
-		if err != nil {
-			return errors.Join(fmt.Errorf("listening for operators: %w", err), edge.Close())
-		}
-		operators = &http.Server{Handler: g.AdminHandler(metrics), ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
-		run.Go(func() error { return ignoreClosed(operators.Serve(ln)) })
+	operators, err := serveOperators(cfg, g.AdminHandler(metrics), log, &run)
+	if err != nil {
+		return errors.Join(err, edge.Close())
 	}
 	edge.start(background, &run)
 	failed := make(chan error, 1)
@@ -152,6 +122,19 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 	return err
 }
 
+// gatewayConfig is what needs no more than the configuration.
+func gatewayConfig(cfg *config.Config, log *slog.Logger, records *gateway.LogBuffer, metrics prometheus.Registerer) gateway.Config {
+	return gateway.Config{
+		HeaderBytes:   int(cfg.Limits.HeaderBytes),
+		HeaderTimeout: cfg.Limits.HeaderTimeout,
+		IdleTimeout:   cfg.Limits.IdleTimeout,
+		Connections:   cfg.Limits.Connections,
+		Log:           log,
+		AccessLog:     gateway.NewAccessLog(records, cfg.Log.Format == "json"),
+		Metrics:       metrics,
+	}
+}
+
 // drain loses no request: first nobody new is sent here, then what is under way is
 // answered.
 func drain(ctx context.Context, cfg *config.Config, g *gateway.Gateway, log *slog.Logger) error {
@@ -164,6 +147,20 @@ func drain(ctx context.Context, cfg *config.Config, g *gateway.Gateway, log *slo
 		return fmt.Errorf("what was under way was cut: %w", err)
 	}
 	return nil
+}
+
+// serveOperators listens where they are to be answered; nil if nowhere.
+func serveOperators(cfg *config.Config, handler http.Handler, log *slog.Logger, run *errgroup.Group) (*http.Server, error) {
+	if cfg.Admin.Listen == "" {
+		return nil, nil
+	}
+	ln, err := net.Listen("tcp", cfg.Admin.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listening for operators: %w", err)
+	}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
+	run.Go(func() error { return ignoreClosed(server.Serve(ln)) })
+	return server, nil
 }
 
 func closeServer(server *http.Server) error {

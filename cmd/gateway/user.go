@@ -84,8 +84,12 @@ func (s *shared) withAccounts(ctx context.Context, do func(context.Context, *ide
 	if err != nil {
 		return err
 	}
+	rules, err := loadPolicy(cfg)
+	if err != nil {
+		return err
+	}
 	log := newLogger(cfg, s.stderr)
-	a, err := openAccounts(ctx, cfg, log, s.stderr)
+	a, err := openAccounts(ctx, cfg, rules, log, s.stderr)
 	if errors.Is(err, boltstore.ErrInUse) {
 		return fmt.Errorf("%w\nstop the gateway first, or use its API as an administrator (%s/users)", err, cfg.Identity.Prefix)
 	}

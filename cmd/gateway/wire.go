@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"portcullis/config"
 	"portcullis/gateway"
@@ -52,9 +53,9 @@ type accounts struct {
 	service     *identity.Service
 }
 
-// openAccounts opens the store and everything around it. Mails of the log driver
-// go to mails.
-func openAccounts(ctx context.Context, cfg *config.Config, log *slog.Logger, mails io.Writer) (*accounts, error) {
+// openAccounts opens the store and everything around it, for a policy. Mails of the
+// log driver go to mails.
+func openAccounts(ctx context.Context, cfg *config.Config, rules *policy.Policy, log *slog.Logger, mails io.Writer) (*accounts, error) {
 	id := cfg.Identity
 	keys, err := identity.OpenKeyring(id.Tokens.Keys, identity.Algorithm(id.Tokens.Algorithm))
 	if err != nil {
@@ -69,10 +70,6 @@ func openAccounts(ctx context.Context, cfg *config.Config, log *slog.Logger, mai
 		return nil, err
 	}
 	mailer, err := newMailer(id.Mail, mails)
-	if err != nil {
-		return nil, err
-	}
-	rules, err := loadPolicy(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -136,6 +133,12 @@ func newMailer(cfg config.Mail, mails io.Writer) (identity.Mailer, error) {
 		Host: cfg.SMTP.Host, Port: cfg.SMTP.Port, TLS: cfg.SMTP.TLS,
 		Username: cfg.SMTP.Username, Password: cfg.SMTP.Password.Reveal(), From: cfg.From,
 	}, templates)
+}
+
+// start runs what goes on beside serving, until ctx ends.
+func (a *accounts) start(ctx context.Context, run *errgroup.Group) {
+	run.Go(func() error { a.service.Run(ctx); return nil })
+	run.Go(func() error { a.revocations.Run(ctx); return nil })
 }
 
 func (a *accounts) close(log *slog.Logger) {

@@ -2,64 +2,12 @@ package gateway
 
 import (
 	"errors"
-	"net"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 )
-
-// What operators ask and say about the policy. Like everything on the admin
-// listener it asks for no password: whoever can connect to it is an operator. So
-// a browser on the operator's machine must not connect to it for somebody else.
-
-// operator lets through what no web page can send: a page that has bound its own
-// name to our address (DNS rebinding) shows by the Host, and a page elsewhere by
-// the Origin and by not being able to send this media type unasked (CSRF).
-func operator(handle http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		origin, err := url.Parse(r.Header.Get("Origin"))
-		switch {
-		case !operatorHost(r.Host):
-			refuseOperator(w, http.StatusMisdirectedRequest, "ask by address, or as localhost")
-		case err != nil || r.Header.Get("Origin") != "" && origin.Host != r.Host:
-			refuseOperator(w, http.StatusForbidden, "not for other origins")
-		case r.Method != http.MethodGet && r.Header.Get("Content-Type") != "application/json":
-			refuseOperator(w, http.StatusUnsupportedMediaType, "the body must be application/json")
-		default:
-			handle(w, r)
-		}
-	}
-}
-
-// operatorHost reports whether a Host field names us by an address, which no
-// foreign page's does, or as localhost, which browsers resolve themselves.
-func operatorHost(host string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	_, err := netip.ParseAddr(host)
-	return err == nil || host == "localhost"
-}
-
-func refuseOperator(w http.ResponseWriter, status int, why string) {
-	answerOperator(w, status, struct {
-		Error string `json:"error"`
-	}{why})
-}
-
-func answerOperator(w http.ResponseWriter, status int, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
-	_ = json.MarshalWrite(w, v, jsontext.AllowInvalidUTF8(true)) // a client that has left needs no answer
-}
 
 // ShadowReport is the answer to GET /policy/shadow.
 type ShadowReport struct {
