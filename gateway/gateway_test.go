@@ -140,7 +140,7 @@ func TestAShutdownEndsAServeThatHasOnlyJustBegun(t *testing.T) {
 // what a store's waiting for the disk is good for is tested in its own package.
 func inMemory(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "portcullis-test-")
+	dir, err := os.MkdirTemp("/dev/shm", "portcullis-test-") //nolint:usetesting // TempDir is on a disk
 	if err != nil {
 		return t.TempDir()
 	}

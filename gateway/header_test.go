@@ -137,7 +137,7 @@ func TestHeaderWithTwoReadingsIsRefused(t *testing.T) {
 }
 
 func TestEveryClassifiedNameFitsTheBuffer(t *testing.T) {
-	src, err := os.ReadFile("header.go")
+	src, err := os.ReadFile("field.go")
 	if err != nil {
 		t.Fatal(err)
 	}

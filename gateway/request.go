@@ -2,10 +2,66 @@ package gateway
 
 import (
 	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"math/rand/v2"
 	"net/netip"
 
 	"github.com/valyala/fasthttp"
 )
+
+// read takes the request's head apart and refuses what has two readings.
+func (r *request) read(st *State) error {
+	ctx, e := r.ctx, r.event
+	peer, text := peerOf(ctx)
+	r.peer, r.client = peer, peer
+	e.requestID, e.clientIP = newRequestID(), text
+	e.method = method(ctx.Method())
+	r.method = e.method
+
+	head := &ctx.Request.Header
+	version := string(head.Protocol())
+	if version != "HTTP/1.1" && version != "HTTP/1.0" {
+		return &refusal{code: codeMalformedRequest, cause: errVersion, close: true}
+	}
+	if err := r.header.read(head.RawHeaders(), version == "HTTP/1.1"); err != nil {
+		return &refusal{code: codeMalformedRequest, cause: err, close: true}
+	}
+	if !validHost(r.header.host) {
+		return &refusal{code: codeMalformedRequest, cause: errFieldHost, close: true}
+	}
+	if st.trusts(peer) {
+		r.told = r.header.told(st, peer)
+		r.client = clientAddr(st, peer, r.told.addresses)
+		e.clientIP = r.client.String()
+		if id := r.header.requestID; validRequestID(id) {
+			e.requestID = string(id)
+		}
+	}
+	return r.readTarget(head.RequestURI())
+}
+
+// readTarget reads what the request is about.
+func (r *request) readTarget(target []byte) error {
+	e := r.event
+	path, query, _ := bytes.Cut(target, []byte{'?'})
+	r.copyText(target)
+	sent := r.target[:len(path)]
+	e.path = clip(sent)
+	canonical, err := canonicalPath(r.buffers.path[:0], path)
+	if err != nil {
+		e.path = "" // it may hold anything
+		return &refusal{code: codePathNotCanonical, cause: err, close: errors.Is(err, errPathForm)}
+	}
+	if !validQuery(query) {
+		return refuse(codeMalformedRequest, errPathByte)
+	}
+	if r.path = sent; !bytes.Equal(canonical, path) {
+		r.path = string(canonical)
+	}
+	return nil
+}
 
 // methods lists the methods that may be forwarded if the policy allows it. CONNECT
 // and TRACE are not among them: the one is for another kind of proxy, the other
@@ -165,4 +221,21 @@ func validTraceparent(t string) bool {
 		}
 	}
 	return true
+}
+
+// newRequestID returns 32 hexadecimal digits, fit for a trace id as well. It is a
+// name, not a secret.
+func newRequestID() string {
+	var b [32]byte
+	return string(appendRandomHex(b[:0], 2))
+}
+
+// appendRandomHex appends so many times 16 hexadecimal digits.
+func appendRandomHex(dst []byte, words int) []byte {
+	for range words {
+		var b [8]byte
+		binary.NativeEndian.PutUint64(b[:], rand.Uint64()) //nolint:gosec // a name, not a secret
+		dst = hex.AppendEncode(dst, b[:])
+	}
+	return dst
 }
