@@ -61,7 +61,7 @@ func (l *clientListener) Accept() (net.Conn, error) {
 			continue
 		}
 		failures = 0
-		if c := l.admit(conn); c != nil {
+		if c := l.admit(conn); c != nil && !c.awaitFirst() {
 			return c, nil
 		}
 	}
@@ -123,11 +123,18 @@ type clientConn struct {
 	stuck   atomic.Bool // TLS can't write any more, not even a goodbye
 	readErr error       // why the last read failed, if it did
 	began   bool        // some of a request has come that is not answered yet
+	between bool        // a request was answered, and nothing of the next has come yet
 	left    bool        // it was closed for being idle
+
+	// See parking.
+	headerUntil time.Time // for the first request; zero once the server knows
+	idleUntil   time.Time // while between; zero: it is not to be parked
+	quietAt     time.Time // when it will have been quiet for long enough
 
 	mu        sync.Mutex // guards what follows: the watch, abortRead and leave are other goroutines
 	arriving  bool       // its first request can't be read yet
 	leaving   bool       // to be closed when idle
+	parking   bool       // the server's next Close parks it
 	tunnel    *tunnel    // what it was upgraded to
 	readWant  time.Time
 	readArmed time.Time
@@ -175,6 +182,7 @@ func (c *clientConn) Read(p []byte) (int, error) {
 		}
 		var n, kept, used int
 		var err error
+		begins := f.stage == framingHead // what comes is not what is left of a body
 		if n = copy(p, f.pending); n > 0 {
 			kept, used = f.accept(p[:n])
 			f.pending = f.pending[used:]
@@ -184,7 +192,9 @@ func (c *clientConn) Read(p []byte) (int, error) {
 				f.pending = append([]byte(nil), p[used:n]...)
 			}
 		}
-		c.began = c.began || n > 0
+		if n > 0 && begins {
+			c.began, c.between = true, false
+		}
 		if kept > 0 || err != nil || len(p) == 0 {
 			return kept, err
 		}
@@ -215,6 +225,9 @@ func (c *clientConn) receive(p []byte) (int, error) {
 			}
 		}
 		c.readErr = err
+		if n == 0 && c.between {
+			err = io.EOF // nor is this, and the server knows only of the requests since it was parked
+		}
 		return n, err
 	}
 }
@@ -235,6 +248,9 @@ func (c *clientConn) extendRead() bool {
 		c.moved = false
 		c.readWant = now.Add(c.readIdle)
 	}
+	if c.between && !c.idleUntil.IsZero() {
+		return c.extendQuiet(now)
+	}
 	if !c.readWant.IsZero() && !now.Before(c.readWant) {
 		return false
 	}
@@ -247,7 +263,13 @@ func (c *clientConn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.readIdle = 0
+	if !c.headerUntil.IsZero() {
+		t, c.headerUntil = c.headerUntil, time.Time{}
+	}
 	c.readWant = t
+	if c.between {
+		t = c.untilQuiet(t)
+	}
 	if t.IsZero() || !c.readArmed.IsZero() && !t.Before(c.readArmed) {
 		return nil
 	}

@@ -26,6 +26,9 @@ func (c *clientConn) cut(hard bool) {
 
 // Close implements net.Conn. Any goroutine may call it.
 func (c *clientConn) Close() error {
+	if c.park() {
+		return nil
+	}
 	if c.closed.Swap(true) {
 		return nil
 	}

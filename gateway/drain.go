@@ -42,7 +42,9 @@ func (g *Gateway) whileDraining(answer fasthttp.RequestHandler) fasthttp.Request
 			ctx.SetConnectionClose()
 			conn.linger = true
 		}
-		conn.began = ctx.Hijacked() // an upgraded connection is never idle
+		if conn.began = ctx.Hijacked(); !conn.began { // an upgraded connection is never idle
+			conn.between, conn.idleUntil = true, time.Time{}
+		}
 	}
 }
 
@@ -51,6 +53,7 @@ func (g *Gateway) whileDraining(answer fasthttp.RequestHandler) fasthttp.Request
 type clients struct {
 	mu        sync.Mutex
 	open      map[*clientConn]struct{}
+	parking   parking // set before there are any
 	listeners map[*clientListener]struct{}
 }
 

@@ -95,6 +95,7 @@ func New(cfg Config, state *State) *Gateway {
 	server.NoDefaultServerHeader = true
 	server.Logger = quietLogger{}
 	prepareServer(server)
+	g.clients.parking = parking{after: parkAfter, header: cfg.HeaderTimeout, idle: cfg.IdleTimeout, serve: server.ServeConn}
 	known := server.Handler
 	server.Handler = g.whileDraining(func(ctx *fasthttp.RequestCtx) {
 		// Fiber answers a method it does not know by itself, in its own words.

@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"errors"
 	"net"
 	"syscall"
 )
@@ -16,5 +17,7 @@ func direct(conn net.Conn) net.Conn { return conn }
 func quiet(syscall.RawConn) bool { return true }
 
 func (c *upstreamConn) exchange(uintptr) bool { return true }
+
+func awaitReadable(syscall.RawConn) error { return errors.ErrUnsupported }
 
 func readable(syscall.RawConn) bool { return false }

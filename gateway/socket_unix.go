@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"errors"
 	"io"
 	"net"
 	"syscall"
@@ -56,16 +57,43 @@ func silent(fd uintptr) bool {
 	return !ready
 }
 
+// awaitReadable waits until there is something to be read. It keeps to the deadline for
+// reads, and returns an error if there is nothing more to be had.
+func awaitReadable(raw syscall.RawConn) error {
+	var err error
+	waited := raw.Read(func(fd uintptr) bool {
+		var n int
+		if n, err = peek(fd); n == 0 && err == nil {
+			err = io.EOF
+		}
+		return !errors.Is(err, syscall.EAGAIN)
+	})
+	if waited != nil {
+		return waited
+	}
+	return err
+}
+
+// peek looks at the next byte of a socket that never blocks, and leaves it there.
+func peek(fd uintptr) (int, error) {
+	var b [1]byte
+	for {
+		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
+		if err != syscall.EINTR {
+			return n, err
+		}
+	}
+}
+
 // readable reports whether a read would not have to wait.
 func readable(raw syscall.RawConn) bool {
 	if raw == nil {
 		return false
 	}
-	var b [1]byte
 	ok := false
 	err := raw.Control(func(fd uintptr) {
-		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK) // sockets of net never block
-		ok = err != syscall.EAGAIN
+		_, err := peek(fd)
+		ok = !errors.Is(err, syscall.EAGAIN)
 	})
 	return err == nil && ok
 }
