@@ -100,7 +100,7 @@ type Password struct {
 	Cost      int    `yaml:"cost" default:"12" min:"4" max:"16" doc:"cost of bcrypt; each step doubles the time"`
 	MinLength int    `yaml:"min_length" default:"8" min:"8" max:"64" doc:"characters of a new password"`
 	Workers   int    `yaml:"workers" default:"0" min:"0" doc:"passwords hashed at the same time; 0 is half the CPUs, at least one"`
-	Queue     int    `yaml:"queue" default:"64" min:"0" doc:"logins that may wait for a worker; beyond, they are answered 503"`
+	Queue     int    `yaml:"queue" default:"64" min:"0" doc:"logins that may wait for a worker, 3 s at most; beyond, they are answered 503"`
 }
 
 // Tokens is how access and refresh tokens are made.

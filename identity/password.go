@@ -6,10 +6,16 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/text/unicode/norm"
 )
+
+// maxPasswordWait is how long a password waits for a worker. It leaves whoever asked
+// the better part of their time: in a flood, the worker would otherwise be given
+// those alone that have waited so long that nobody is there for the answer.
+const maxPasswordWait = 3 * time.Second
 
 // ErrBusy means that more passwords wait to be hashed than can be in bounded time.
 var ErrBusy = errors.New("too many passwords are waiting to be checked")
@@ -29,6 +35,7 @@ type PasswordConfig struct {
 type Hasher struct {
 	cfg     PasswordConfig
 	slots   chan struct{}
+	wait    time.Duration // see maxPasswordWait
 	waiting atomic.Int64
 	decoy   string // a hash of the configured kind that no password opens
 	common  commonPasswords
@@ -45,7 +52,7 @@ func NewHasher(cfg PasswordConfig) (*Hasher, error) {
 	if cfg.Hash == "bcrypt" && (cfg.Cost < bcrypt.MinCost || cfg.Cost > maxBcryptCost) {
 		return nil, fmt.Errorf("bcrypt's cost must be %d to %d", bcrypt.MinCost, maxBcryptCost)
 	}
-	h := &Hasher{cfg: cfg, slots: make(chan struct{}, cfg.Workers)}
+	h := &Hasher{cfg: cfg, slots: make(chan struct{}, cfg.Workers), wait: maxPasswordWait}
 	var err error
 	if h.common, err = loadCommonPasswords(); err != nil {
 		return nil, err
@@ -115,12 +122,14 @@ func missingCosts(done, wanted int) (costs []int) {
 	return costs
 }
 
-// acquire waits for a worker's place, unless too many wait already.
+// acquire waits for a worker's place, unless too many wait already, and not for long.
 func (h *Hasher) acquire(ctx context.Context) error {
 	if h.waiting.Add(1) > int64(h.cfg.Queue+h.cfg.Workers) {
 		h.waiting.Add(-1)
 		return ErrBusy
 	}
+	ctx, cancel := context.WithTimeout(ctx, h.wait)
+	defer cancel()
 	select {
 	case h.slots <- struct{}{}:
 		return nil

@@ -380,3 +380,21 @@ func TestAGuessAtAnOldHashIsNoQuicker(t *testing.T) {
 		}
 	}
 }
+
+// Whoever has waited in vain gives the place to somebody with time left.
+func TestAPasswordDoesNotWaitAsLongAsItsCaller(t *testing.T) {
+	h := newTestHasher(t, PasswordConfig{Hash: "bcrypt", Cost: 4, Workers: 1, Queue: 8})
+	h.wait = time.Millisecond
+	h.slots <- struct{}{} // the worker is at it
+	if _, err := h.Hash(t.Context(), "x"); !errors.Is(err, ErrBusy) {
+		t.Errorf("%v, want ErrBusy", err)
+	}
+	<-h.slots
+	h.wait = time.Minute
+	if n := h.waiting.Load(); n != 0 {
+		t.Errorf("%d still wait", n)
+	}
+	if _, err := h.Hash(t.Context(), "x"); err != nil {
+		t.Error(err)
+	}
+}
