@@ -35,7 +35,7 @@ func (c *clientConn) Close() error {
 	defer c.forget()
 	switch {
 	case c.reset, c.stuck.Load():
-		resetSocket(c.Conn)
+		_ = resetSocket(c.Conn) // closed below in any case
 	case c.linger:
 		c.drain()
 	}
@@ -50,16 +50,20 @@ func (c *clientConn) sever() {
 		return
 	}
 	defer c.forget()
-	resetSocket(c.Conn)
+	if !resetSocket(c.Conn) {
+		_ = c.Conn.Close() // best effort, too
+	}
 }
 
 // resetSocket closes the socket beneath a connection with a reset, and not the TLS
-// around it, which would say a proper goodbye.
-func resetSocket(conn net.Conn) {
-	if tcp, ok := tcpOf(conn); ok {
+// around it, which would say a proper goodbye. It reports whether there is one.
+func resetSocket(conn net.Conn) bool {
+	tcp, ok := tcpOf(conn)
+	if ok {
 		_ = tcp.SetLinger(0) // best effort: the connection ends either way
 		_ = tcp.Close()
 	}
+	return ok
 }
 
 // forget is for a connection that has ended: it makes room for another.
