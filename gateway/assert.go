@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"strings"
 	"sync"
 	"time"
@@ -13,9 +14,14 @@ import (
 // It belongs to one State, because permissions follow from the policy, and it can
 // outlive nothing: a token that is refused never gets here.
 type assertions struct {
+	mark       *mark
 	mu         sync.RWMutex
 	young, old map[assertionKey]*callerFields
 }
+
+// mark tells the callerFields of one State from those of another without keeping
+// the other in memory.
+type mark struct{ _ byte }
 
 // assertionKey names the token by the Principal that it proved: one for a token,
 // shared by all its requests.
@@ -24,24 +30,38 @@ type assertionKey struct {
 	audience  string
 }
 
-// callerFields are field lines, and when to make them anew.
+// callerFields are field lines for one audience, and when to make them anew.
 type callerFields struct {
-	lines []byte
-	renew time.Time
+	of       *mark
+	audience string
+	renew    time.Time
+	lines    []byte
 }
 
 // maxAssertions bounds one of the two generations; about 2 kB each.
 const maxAssertions = 16384
 
 func newAssertions() *assertions {
-	return &assertions{young: map[assertionKey]*callerFields{}}
+	return &assertions{mark: &mark{}, young: map[assertionKey]*callerFields{}}
 }
 
-// fields returns the lines that tell an upstream who p is. Assertions are
-// renewed after 80 % of their life, so that an upstream never gets one that is
-// about to end.
+// fields returns the lines that tell an upstream who p is. The Principal keeps
+// those that were asked for last, and most callers need no others.
 func (a *assertions) fields(s *State, p *identity.Principal, audience string, now time.Time) ([]byte, error) {
-	key := assertionKey{p, audience}
+	if f, ok := p.Kept.Load().(*callerFields); ok && f.of == a.mark && f.audience == audience && now.Before(f.renew) {
+		return f.lines, nil
+	}
+	f, err := a.find(s, assertionKey{p, audience}, now)
+	if err != nil {
+		return nil, err
+	}
+	p.Kept.Store(f)
+	return f.lines, nil
+}
+
+// find looks the lines up, or makes them. Assertions are renewed after 80 % of
+// their life, so that an upstream never gets one that is about to end.
+func (a *assertions) find(s *State, key assertionKey, now time.Time) (*callerFields, error) {
 	a.mu.RLock()
 	f, ok := a.young[key]
 	if !ok {
@@ -49,21 +69,23 @@ func (a *assertions) fields(s *State, p *identity.Principal, audience string, no
 	}
 	a.mu.RUnlock()
 	if ok && now.Before(f.renew) {
-		return f.lines, nil
+		return f, nil
 	}
+	p := key.principal
 	permissions := s.policy.Permissions(p.Roles)
-	assertion, expires, err := s.identity.Tokens().Assert(p, audience, permissions)
+	assertion, expires, err := s.identity.Tokens().Assert(p, key.audience, permissions)
 	if err != nil {
 		return nil, err
 	}
-	f = &callerFields{lines: s.presets[audience].caller(p, permissions, assertion), renew: now.Add(expires.Sub(now) * 8 / 10)}
+	lines := s.presets[key.audience].caller(p, permissions, assertion)
+	f = &callerFields{of: a.mark, audience: key.audience, renew: now.Add(expires.Sub(now) * 8 / 10), lines: bytes.Clone(lines)}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.young) >= maxAssertions {
 		a.old, a.young = a.young, map[assertionKey]*callerFields{}
 	}
 	a.young[key] = f
-	return f.lines, nil
+	return f, nil
 }
 
 // appendCaller writes the fields of the contract, "What an upstream receives".

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -52,4 +53,34 @@ func TestGenerationsInParallel(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// The end of a key only says where to look.
+func TestGenerationsCompareWholeKeys(t *testing.T) {
+	g := newGenerations[string](1000)
+	end := strings.Repeat("s", 2*hashed)
+	key := func(i int) string { return fmt.Sprint(i) + end }
+	for i := range 100 {
+		g.put(key(i), key(i))
+	}
+	for i := range 100 {
+		if v, ok := g.get([]byte(key(i))); !ok || v != key(i) {
+			t.Fatalf("the entry of %s is %q, %v", key(i), v, ok)
+		}
+	}
+	for _, other := range []string{end, "0" + end[1:], "0" + end + "s", "100" + end, ""} {
+		if v, ok := g.get([]byte(other)); ok {
+			t.Errorf("%q finds the entry of %q", other, v)
+		}
+	}
+}
+
+func TestGenerationsTakeTheLastValue(t *testing.T) {
+	g := newGenerations[int](100)
+	for i := range 50 {
+		g.put("key", i)
+		if v, _ := g.get([]byte("key")); v != i {
+			t.Fatalf("%d instead of %d", v, i)
+		}
+	}
 }

@@ -124,13 +124,14 @@ func (is *Issuers) Close() {
 
 // verify returns the caller that a token proves, be it ours or an issuer's.
 func (is *Issuers) verify(token []byte, own *Tokens) (*Principal, error) {
+	now := own.cfg.Now()
 	if p, ok := own.trust.Load().verified.get(token); ok {
-		return own.live(p)
+		return own.live(p, now)
 	}
 	for _, j := range is.list {
 		if keys := j.keys.current.Load(); keys != nil {
 			if p, ok := keys.verified.get(token); ok {
-				return own.live(p)
+				return own.live(p, now)
 			}
 		}
 	}
@@ -146,7 +147,7 @@ func (is *Issuers) verify(token []byte, own *Tokens) (*Principal, error) {
 	if err != nil {
 		return nil, err
 	}
-	return own.live(p)
+	return own.live(p, now)
 }
 
 // of returns the issuer that a user's id is of, or nil.

@@ -84,7 +84,8 @@ func (i *issuer) verify(token []byte) (*Principal, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys.verified.put(string(token), p)
+	key, p := together(token, p)
+	keys.verified.put(key, p)
 	return p, nil
 }
 

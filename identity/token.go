@@ -41,23 +41,6 @@ const (
 	clockSkew = 5 * time.Second
 )
 
-// Principal is a caller who has proved who they are. It is shared by all
-// requests that carry the same token and must not be changed.
-type Principal struct {
-	Issuer        string // "" is ourselves; else the name of an issuer we trust, and there is no session
-	UserID        string
-	Username      string
-	Email         string
-	EmailVerified bool
-	Roles         []string
-	Permissions   []string // as of the token's issue
-	Tenant        string
-	SessionID     string
-	Epoch         int64
-	IssuedAt      time.Time
-	ExpiresAt     time.Time
-}
-
 // accessClaims is what an access token says. Field names follow RFC 9068 and
 // OpenID Connect where they have one.
 type accessClaims struct {
@@ -205,21 +188,24 @@ func (t *Tokens) Assert(p *Principal, audience string, permissions []string) (st
 // proves is remembered for the token's exact bytes; expiry and revocation are
 // asked every time. token may be overwritten after the call.
 func (t *Tokens) Verify(token []byte) (*Principal, error) {
+	now := t.cfg.Now() // first: reading a clock waits for all that was asked of memory
 	trust := t.trust.Load()
 	p, ok := trust.verified.get(token)
 	if !ok {
-		var err error
-		if p, err = t.parse(token, trust.keys); err != nil {
+		proved, err := t.parse(token, trust.keys)
+		if err != nil {
 			return nil, err
 		}
-		trust.verified.put(string(token), p)
+		var key string
+		key, p = together(token, proved)
+		trust.verified.put(key, p)
 	}
-	return t.live(p)
+	return t.live(p, now)
 }
 
 // live returns p if neither time nor anybody has ended what its token proves.
-func (t *Tokens) live(p *Principal) (*Principal, error) {
-	if now := t.cfg.Now(); !now.Before(p.ExpiresAt) {
+func (t *Tokens) live(p *Principal, now time.Time) (*Principal, error) {
+	if !now.Before(p.ExpiresAt) {
 		return nil, ErrTokenExpired
 	} else if err := t.revocations.Check(p, now); err != nil {
 		return nil, err
