@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"encoding/binary"
 	"log/slog"
 	"math"
 	"strconv"
@@ -41,6 +42,7 @@ func (l *AccessLog) record(at time.Time, level slog.Level, message string, attrs
 
 const maxKeptLine = 16 << 10
 
+// Keys are written as they are: they are ours, and nothing in them needs escaping.
 func appendJSONRecord(dst []byte, at time.Time, level slog.Level, message string, attrs []slog.Attr) []byte {
 	dst = append(dst, `{"time":"`...)
 	dst = at.AppendFormat(dst, time.RFC3339Nano)
@@ -50,9 +52,7 @@ func appendJSONRecord(dst []byte, at time.Time, level slog.Level, message string
 	dst = appendJSONString(dst, message)
 	for i := range attrs {
 		a := &attrs[i]
-		dst = append(dst, ',')
-		dst = appendJSONString(dst, a.Key)
-		dst = append(dst, ':')
+		dst = append(append(append(dst, `,"`...), a.Key...), `":`...)
 		switch a.Value.Kind() {
 		case slog.KindInt64:
 			dst = strconv.AppendInt(dst, a.Value.Int64(), 10)
@@ -74,9 +74,7 @@ func appendTextRecord(dst []byte, at time.Time, level slog.Level, message string
 	dst = appendText(dst, message)
 	for i := range attrs {
 		a := &attrs[i]
-		dst = append(dst, ' ')
-		dst = appendText(dst, a.Key)
-		dst = append(dst, '=')
+		dst = append(append(append(dst, ' '), a.Key...), '=')
 		switch a.Value.Kind() {
 		case slog.KindInt64:
 			dst = strconv.AppendInt(dst, a.Value.Int64(), 10)
@@ -105,6 +103,14 @@ func appendJSONFloat(dst []byte, f float64) []byte {
 // are not UTF-8 become U+FFFD.
 func appendJSONString(dst []byte, s string) []byte {
 	dst = append(dst, '"')
+	begin := len(dst)
+	if dst = append(dst, s...); !tame(dst[begin:], ' ', '"', '\\') {
+		dst = appendEscaped(dst[:begin], s)
+	}
+	return append(dst, '"')
+}
+
+func appendEscaped(dst []byte, s string) []byte {
 	begin := 0
 	for i := 0; i < len(s); {
 		c := s[i]
@@ -147,18 +153,45 @@ func appendJSONString(dst []byte, s string) []byte {
 		}
 		i += size
 	}
-	return append(append(dst, s[begin:]...), '"')
+	return append(dst, s[begin:]...)
 }
 
 // appendText writes a string as it is, or in quotes if it could be taken for
 // more than a value.
 func appendText(dst []byte, s string) []byte {
-	if s != "" && strings.IndexFunc(s, mustQuote) < 0 {
-		return append(dst, s...)
+	begin := len(dst)
+	if dst = append(dst, s...); s != "" && (tame(dst[begin:], '!', '"', '=') || strings.IndexFunc(s, mustQuote) < 0) {
+		return dst
 	}
-	return strconv.AppendQuote(dst, s)
+	return strconv.AppendQuote(dst[:begin], s)
 }
 
 func mustQuote(r rune) bool {
 	return r <= ' ' || r == '"' || r == '=' || r == utf8.RuneError || r >= utf8.RuneSelf && (unicode.IsSpace(r) || !unicode.IsPrint(r))
+}
+
+// tame reports whether b is ASCII from low on, without x and y. It looks at eight
+// bytes at a time.
+func tame(b []byte, low, x, y byte) bool {
+	const (
+		ones  = 0x0101010101010101
+		highs = 0x8080808080808080
+	)
+	if len(b) < 8 {
+		for _, c := range b {
+			if c < low || c >= 0x80 || c == x || c == y {
+				return false
+			}
+		}
+		return true
+	}
+	lows, xs, ys := uint64(low)*ones, uint64(x)*ones, uint64(y)*ones
+	// The highest bit of a byte is set where one is not ASCII, or below low, or x, or
+	// y. The subtractions borrow from the next byte only where they find one.
+	var found uint64
+	for i := 0; i < len(b); i += 8 {
+		w := binary.LittleEndian.Uint64(b[min(i, len(b)-8):]) // the last one overlaps
+		found |= w | (w - lows) | ((w ^ xs) - ones) | ((w ^ ys) - ones)
+	}
+	return found&highs == 0
 }

@@ -196,7 +196,7 @@ func (a *answerHead) listConnection(value []byte) {
 	for len(value) > 0 {
 		var token []byte
 		token, value, _ = bytes.Cut(value, []byte{','})
-		token = bytes.Trim(token, " \t")
+		token = trimOWS(token)
 		switch {
 		case len(token) == 0, equalFold(token, "keep-alive"):
 		case equalFold(token, "close"):

@@ -92,7 +92,7 @@ func (r *recorder) record(e *event) {
 		r.log.LogAttrs(ctx, level, "request", e.attrs(nil, took)...)
 		return
 	}
-	var buffer [24]slog.Attr
+	var buffer [18]slog.Attr
 	r.access.record(e.start.Add(took), level, "request", e.attrs(buffer[:0], took))
 }
 
@@ -108,14 +108,13 @@ func (e *event) attrs(attrs []slog.Attr, took time.Duration) []slog.Attr {
 		slog.Int64("bytes", e.bytesOut),
 		slog.Float64("seconds", took.Seconds()),
 	)
-	for _, a := range []struct{ key, value string }{
-		{"user_id", e.userID}, {"session_id", e.sessionID}, {"tenant", e.tenant}, {"rule", e.rule},
-		{"upstream", e.upstream}, {"target", e.exchange.target}, {"code", string(e.code)},
-	} {
-		if a.value != "" {
-			attrs = append(attrs, slog.String(a.key, a.value))
-		}
-	}
+	attrs = appendAttr(attrs, "user_id", e.userID)
+	attrs = appendAttr(attrs, "session_id", e.sessionID)
+	attrs = appendAttr(attrs, "tenant", e.tenant)
+	attrs = appendAttr(attrs, "rule", e.rule)
+	attrs = appendAttr(attrs, "upstream", e.upstream)
+	attrs = appendAttr(attrs, "target", e.exchange.target)
+	attrs = appendAttr(attrs, "code", string(e.code))
 	if e.exchange.attempts > 1 {
 		attrs = append(attrs, slog.Int("attempts", e.exchange.attempts))
 	}
@@ -123,4 +122,11 @@ func (e *event) attrs(attrs []slog.Attr, took time.Duration) []slog.Attr {
 		attrs = append(attrs, slog.String("cause", e.cause.Error()))
 	}
 	return attrs
+}
+
+func appendAttr(attrs []slog.Attr, key, value string) []slog.Attr {
+	if value == "" {
+		return attrs
+	}
+	return append(attrs, slog.String(key, value))
 }

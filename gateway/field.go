@@ -142,13 +142,13 @@ func fold(dst *[longestClassified]byte, name []byte) []byte {
 }
 
 func foldByte(c byte) byte {
-	switch {
-	case 'A' <= c && c <= 'Z':
-		return c + 'a' - 'A'
-	case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
-		return c
-	}
-	return '-'
+	const (
+		none    = "----------------"
+		letters = "-abcdefghijklmnopqrstuvwxyz-----"
+		folded  = none + none + none + "0123456789------" + letters + letters +
+			none + none + none + none + none + none + none + none
+	)
+	return folded[c]
 }
 
 // reservedResponseField reports whether an upstream's answer must not carry the

@@ -17,21 +17,27 @@ func nextField(raw []byte) (name, value, rest []byte, err error) {
 	if len(line) == 0 {
 		return nil, nil, rest, nil
 	}
-	colon := bytes.IndexByte(line, ':')
-	if colon < 1 {
-		return nil, nil, nil, fmt.Errorf("%w: no name", errFieldSyntax)
+	colon := 0
+	for colon < len(line) && tokenByte(line[colon]) {
+		colon++
+	}
+	if colon == 0 || colon == len(line) || line[colon] != ':' {
+		return nil, nil, nil, badName(line)
 	}
 	name = line[:colon]
-	for _, c := range name {
-		if !tokenByte(c) {
-			return nil, nil, nil, fmt.Errorf("%w: name is no token", errFieldSyntax)
-		}
-	}
-	value = bytes.Trim(line[colon+1:], " \t")
+	value = trimOWS(line[colon+1:])
 	if !printable(value) {
 		return nil, nil, nil, fmt.Errorf("%w: control character in a value", errFieldSyntax)
 	}
 	return name, value, rest, nil
+}
+
+// badName tells what is wrong with the name of a field line.
+func badName(line []byte) error {
+	if bytes.IndexByte(line, ':') < 1 {
+		return fmt.Errorf("%w: no name", errFieldSyntax)
+	}
+	return fmt.Errorf("%w: name is no token", errFieldSyntax)
 }
 
 // eachField visits the fields of a block that clientHeader.read has accepted.
@@ -89,19 +95,20 @@ func printable(value []byte) bool {
 		ones  = 0x0101010101010101
 		highs = 0x8080808080808080
 	)
-	for len(value) >= 8 {
-		w := binary.LittleEndian.Uint64(value)
-		del := w ^ 0x7f*ones
-		// The highest bit of a byte is set where one is below ' ', or is DEL.
-		if ((w-' '*ones)&^w|(del-ones)&^del)&highs != 0 && !plain(value[:8]) {
-			return false
-		}
-		value = value[8:]
+	if len(value) < 8 {
+		return plain(value)
 	}
-	return plain(value)
+	// The highest bit of a byte is set where one is below ' ', or above '~'. Where it
+	// is not so the arithmetic carries nothing from one byte to the next.
+	var found uint64
+	for i := 0; i < len(value); i += 8 {
+		w := binary.LittleEndian.Uint64(value[min(i, len(value)-8):]) // the last one overlaps
+		found |= (w - ' '*ones) | (w + ones)
+	}
+	return found&highs == 0 || plain(value)
 }
 
-// plain is printable for few bytes.
+// plain is printable byte by byte.
 func plain[S string | []byte](s S) bool {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
@@ -109,4 +116,19 @@ func plain[S string | []byte](s S) bool {
 		}
 	}
 	return true
+}
+
+// trimOWS cuts optional white space off both ends (RFC 9110 §5.6.3). Nothing is left
+// of an empty value: nil.
+func trimOWS(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+		b = b[1:]
+	}
+	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+		b = b[:len(b)-1]
+	}
+	if len(b) == 0 {
+		return nil
+	}
+	return b
 }

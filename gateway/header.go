@@ -131,7 +131,7 @@ func (h *clientHeader) listConnection(value []byte) {
 	for len(value) > 0 {
 		token, rest, _ := bytes.Cut(value, []byte{','})
 		value = rest
-		token = bytes.Trim(token, " \t")
+		token = trimOWS(token)
 		switch {
 		case len(token) == 0:
 		case bytes.EqualFold(token, []byte("upgrade")):
@@ -154,7 +154,7 @@ func (h *clientHeader) appendForwardable(dst, raw []byte, passAuthorization bool
 		switch f.class {
 		case classCookie:
 			if len(h.cookies) > 0 {
-				dst = appendOtherCookies(dst, name, bytes.Trim(line[len(name)+1:len(line)-2], " \t"))
+				dst = appendOtherCookies(dst, name, trimOWS(line[len(name)+1:len(line)-2]))
 				continue
 			}
 		case classCSRFToken:

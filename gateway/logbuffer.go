@@ -8,7 +8,7 @@ import (
 
 const (
 	logDelay     = 100 * time.Millisecond // how long a record may wait for others
-	logEnough    = 32 << 10               // bytes that are written without waiting
+	logEnough    = 128 << 10              // bytes that are written without waiting: larger writes cost a file less a byte
 	logAtMost    = 256 << 10              // bytes beyond which whoever logs has to wait
 	logSpareSize = 2 * logEnough
 )
