@@ -248,7 +248,7 @@ func getMe(ctx context.Context, c *call) error {
 		return err
 	}
 	if c.header.cookieCaller { // a page that was loaded anew has forgotten it
-		c.ctx.Response.Header.Set(fieldCSRFToken, c.st.identity.CSRFToken(p.SessionID))
+		c.answer.Header.Set(fieldCSRFToken, c.st.identity.CSRFToken(p.SessionID))
 	}
 	return c.reply(http.StatusOK, newUserBody(u))
 }

@@ -157,10 +157,10 @@ func (a *arrivals) turnAway(c *clientConn, why error) {
 
 // answer writes the refusal of a connection to the wire.
 func (a *arrivals) answer(c *clientConn, wire net.Conn, r *refusal) {
-	var ctx fasthttp.RequestCtx
-	writeRefusal(&ctx, r, newRequestID())
-	ctx.Response.Header.SetConnectionClose()
-	_, _ = ctx.Response.WriteTo(wire) // who does not take it has left
+	var answer fasthttp.Response
+	writeRefusal(&answer, r, newRequestID())
+	answer.Header.SetConnectionClose()
+	_, _ = answer.WriteTo(wire) // who does not take it has left
 	c.linger = true
 }
 

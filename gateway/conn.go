@@ -26,12 +26,6 @@ const (
 // exchange was cut: there must be no second answer on it.
 var errConnEnded = errors.New("the exchange on this connection was cut")
 
-// prepareServer sets what forward relies on.
-func prepareServer(s *fasthttp.Server) {
-	s.StreamRequestBody = true
-	s.ExpectHandler = expectContinue
-}
-
 // clientListener accepts connections as clientConns: the server that serves
 // forward has to listen through one (clients.listen).
 type clientListener struct {
@@ -80,8 +74,9 @@ func (l *clientListener) admit(conn net.Conn) *clientConn {
 }
 
 // clientConn is a client's connection as fasthttp's server sees it. It shows that
-// server one request at a time, framed by the letter (see framing), and lets
-// forward do four things for which the server has no means:
+// server one request at a time, framed by the letter (see framing), unless it needs no
+// server to be answered (see answerFast), and lets forward do four things for which the
+// server has no means:
 //
 //   - write an answer to the wire itself, as the upstream wrote it and when the
 //     upstream wrote it; the server's own idea of the answer is dropped;
@@ -107,7 +102,7 @@ type clientConn struct {
 	placeholder bool // the next write is an answer that forward has given already
 	ended       bool // nothing may be written any more
 	held        bool // the client waits for "100 Continue", and must not get it yet
-	linger      bool // close only after reading what the client still sends
+	linger      bool // close only after reading what the client still sends, so that the answer reaches it
 	reset       bool // close with a reset
 
 	writeIdle  time.Duration // forward's limit for a write that makes no progress
@@ -156,13 +151,6 @@ func clientConnOf(ctx *fasthttp.RequestCtx) *clientConn {
 	return c
 }
 
-// cameOverTLS reports whether a request came over TLS. The server's own idea of that is
-// about connections whose handshake is its to do.
-func cameOverTLS(ctx *fasthttp.RequestCtx) bool {
-	c := clientConnOf(ctx)
-	return c != nil && c.tls != nil
-}
-
 // Read implements net.Conn. One goroutine at a time may call it; it need not be
 // the one that serves the connection.
 func (c *clientConn) Read(p []byte) (int, error) {
@@ -188,6 +176,11 @@ func (c *clientConn) Read(p []byte) (int, error) {
 			f.pending = f.pending[used:]
 		} else {
 			n, err = c.receive(p)
+			if n > 0 && err == nil && begins && !c.began && f.fresh() && c.clients.fast != nil {
+				if n, err = c.answerFast(p[:n]); n == 0 && err == nil {
+					continue
+				}
+			}
 			if kept, used = f.accept(p[:n]); used < n {
 				f.pending = append([]byte(nil), p[used:n]...)
 			}

@@ -5,8 +5,6 @@ import (
 	"io"
 	"net"
 	"time"
-
-	"github.com/valyala/fasthttp"
 )
 
 const (
@@ -87,14 +85,6 @@ func (c *clientConn) drain() {
 		return
 	}
 	_, _ = io.CopyN(io.Discard, c.Conn, lingerSize) // whatever ends it, the connection is closed next
-}
-
-// lingerOnClose is for an answer that ends the connection while the client may
-// still be sending its request's body: the answer shall reach it nevertheless.
-func lingerOnClose(ctx *fasthttp.RequestCtx) {
-	if c := clientConnOf(ctx); c != nil {
-		c.linger = true
-	}
 }
 
 // closeWrite closes our direction of a connection.

@@ -172,7 +172,7 @@ func (c *call) replyTokens(grant identity.Grant, cookies bool) error {
 		if len(cookie) > maxCookie {
 			return fmt.Errorf("a cookie of %d bytes, and browsers take %d: the user has more roles and permissions than fit", len(cookie), maxCookie)
 		}
-		c.ctx.Response.Header.Add("Set-Cookie", cookie)
+		c.answer.Header.Add("Set-Cookie", cookie)
 	}
 	return c.reply(200, cookieBody{body.TokenType, body.ExpiresIn, body.RefreshExpiresIn, c.st.identity.CSRFToken(grant.SessionID)})
 }
@@ -197,7 +197,7 @@ func (c *call) clearCookies() {
 		return
 	}
 	for _, cookie := range c.st.cookies.cleared() {
-		c.ctx.Response.Header.Add("Set-Cookie", cookie)
+		c.answer.Header.Add("Set-Cookie", cookie)
 	}
 }
 

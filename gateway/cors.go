@@ -94,7 +94,7 @@ func (r *request) crossOrigin(t terms) (answered bool) {
 	if c.origins != nil {
 		r.fields = appendField(r.fields, "Vary", "Origin")
 	}
-	origin, wants := corsFields(r.ctx.Request.Header.RawHeaders())
+	origin, wants := corsFields(r.head.fields)
 	if !c.allows(origin) {
 		return false
 	}
@@ -111,9 +111,9 @@ func (r *request) crossOrigin(t terms) (answered bool) {
 	}
 	r.event.route = t.path
 	r.fields = append(r.fields, c.preflight...)
-	r.ctx.SetStatusCode(204)
-	r.ctx.Response.Header.Set(fieldRequestID, r.event.requestID)
-	r.ctx.Response.Header.SetNoDefaultContentType(true)
+	r.answer.SetStatusCode(204)
+	r.answer.Header.Set(fieldRequestID, r.event.requestID)
+	r.answer.Header.SetNoDefaultContentType(true)
 	return true
 }
 

@@ -1,9 +1,11 @@
 // Package gateway is the edge: one request, from the door to the upstream and back.
 //
-// serve in gateway.go is the whole life of a request, read top to bottom, and
-// its order is the security property: one canonical path, strip what only the
+// walk and road in gateway.go are the whole life of a request, read top to bottom, and
+// their order is the security property: one canonical path, strip what only the
 // gateway may say, authenticate, decide, route, forward. What a request needs to
-// agree on (routes, policy, identity) is one State behind one atomic pointer.
+// agree on (routes, policy, identity) is one State behind one atomic pointer. Nearly
+// all requests get there by the fast path (fastpath.go), the others through the HTTP
+// library's server.
 //
 // # Beside httputil.ReverseProxy
 //

@@ -82,23 +82,23 @@ func inlinePolicy(html []byte) string {
 func (d *docs) endpoints() []endpoint {
 	all := []endpoint{
 		{"GET", "/openapi.json", false, func(_ context.Context, c *call) error {
-			c.ctx.Response.Header.SetContentType("application/json")
-			c.ctx.Response.SetBodyRaw(d.description)
+			c.answer.Header.SetContentType("application/json")
+			c.answer.SetBodyRaw(d.description)
 			return nil
 		}},
 		{"GET", jwksPath, false, getJWKS},
 	}
 	for path, p := range d.pages {
 		all = append(all, endpoint{"GET", path, false, func(_ context.Context, c *call) error {
-			h := &c.ctx.Response.Header
+			h := &c.answer.Header
 			h.SetContentType(p.mediaType)
 			h.Set("Content-Security-Policy", p.policy)
 			h.Set("Referrer-Policy", "no-referrer") // mailed links carry tokens
 			if p.cacheable {
 				h.Set("Cache-Control", "public, max-age=86400")
 			}
-			c.ctx.SetStatusCode(http.StatusOK)
-			c.ctx.Response.SetBodyRaw(p.body)
+			c.answer.SetStatusCode(http.StatusOK)
+			c.answer.SetBodyRaw(p.body)
 			return nil
 		}})
 	}

@@ -53,7 +53,8 @@ func (g *Gateway) whileDraining(answer fasthttp.RequestHandler) fasthttp.Request
 type clients struct {
 	mu        sync.Mutex
 	open      map[*clientConn]struct{}
-	parking   parking // set before there are any
+	parking   parking                           // set before there are any
+	fast      func(c *clientConn, p []byte) int // as parking; nil: there is no fast path
 	listeners map[*clientListener]struct{}
 }
 

@@ -151,7 +151,7 @@ func (f found) answer(st *State, r *request) error {
 	// handed to a driver.
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	h := &r.ctx.Response.Header
+	h := &r.answer.Header
 	guard(h)
 	h.Set(fieldRequestID, r.event.requestID)
 	if r.principal != nil && r.principal.Issuer != "" && st.endpoints.aboutOneself(f.template) {
@@ -305,15 +305,15 @@ func (c *call) reply(status int, v any) error {
 	if err != nil {
 		return fmt.Errorf("encoding an answer: %w", err)
 	}
-	c.ctx.SetStatusCode(status)
-	c.ctx.Response.Header.SetContentType("application/json")
-	c.ctx.Response.SetBody(b)
+	c.answer.SetStatusCode(status)
+	c.answer.Header.SetContentType("application/json")
+	c.answer.SetBody(b)
 	return nil
 }
 
 // done answers without a body.
 func (c *call) done() error {
-	c.ctx.SetStatusCode(http.StatusNoContent)
-	c.ctx.Response.Header.SetNoDefaultContentType(true)
+	c.answer.SetStatusCode(http.StatusNoContent)
+	c.answer.Header.SetNoDefaultContentType(true)
 	return nil
 }

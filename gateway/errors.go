@@ -168,7 +168,7 @@ const defaultRetryAfter = 2 * time.Second
 
 // writeRefusal is the one place where an error becomes bytes. It writes nothing
 // that it was not given for the client.
-func writeRefusal(ctx *fasthttp.RequestCtx, r *refusal, requestID string) int {
+func writeRefusal(answer *fasthttp.Response, r *refusal, requestID string) int {
 	row := r.code.row()
 	detail := r.detail
 	if detail == "" {
@@ -181,10 +181,10 @@ func writeRefusal(ctx *fasthttp.RequestCtx, r *refusal, requestID string) int {
 	if err != nil { // only strings and ints: cannot happen
 		body = nil
 	}
-	ending := r.close || ctx.Response.ConnectionClose() // decided before; Reset forgets it
-	ctx.Response.Reset()
-	h := &ctx.Response.Header
-	ctx.Response.SetStatusCode(row.status)
+	ending := r.close || answer.ConnectionClose() // decided before; Reset forgets it
+	answer.Reset()
+	h := &answer.Header
+	answer.SetStatusCode(row.status)
 	guard(h)
 	h.SetContentType("application/problem+json")
 	h.Set(fieldGatewayError, string(row.code))
@@ -205,10 +205,9 @@ func writeRefusal(ctx *fasthttp.RequestCtx, r *refusal, requestID string) int {
 		h.Add("Set-Cookie", cookie)
 	}
 	if ending {
-		ctx.SetConnectionClose()
-		lingerOnClose(ctx)
+		answer.SetConnectionClose()
 	}
-	ctx.Response.SetBody(body)
+	answer.SetBody(body)
 	return row.status
 }
 

@@ -25,6 +25,7 @@ type fieldClass uint8
 const (
 	classEndToEnd      fieldClass = iota // the client's to say: forwarded as it is
 	classHop                             // about this connection only: never forwarded
+	classExpect                          // as classHop, and the client waits for an answer to it
 	classReserved                        // ours to say: never forwarded, whoever says it
 	classHost                            // forwarded as the request's authority
 	classAuthorization                   // forwarded only where the route asks for it
@@ -66,8 +67,10 @@ func classOf(folded []byte) fieldClass {
 	case "upgrade":
 		return classUpgrade
 	case "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization",
-		"proxy-authentication-info", "te", "trailer", "expect", "http2-settings", "alt-svc":
+		"proxy-authentication-info", "te", "trailer", "http2-settings", "alt-svc":
 		return classHop
+	case "expect":
+		return classExpect
 	case "authorization":
 		return classAuthorization
 	case "x-request-id":

@@ -75,6 +75,15 @@ func digits(b []byte) bool {
 	return true
 }
 
+// decimal is the number that digits has accepted.
+func decimal(b []byte) int64 {
+	n := int64(0)
+	for _, c := range b {
+		n = n*10 + int64(c-'0')
+	}
+	return n
+}
+
 // tokenByte reports whether c is a tchar of RFC 9110 §5.6.2: one bit for each of
 // the first 64 characters, and of the next.
 func tokenByte(c byte) bool {

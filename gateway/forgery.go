@@ -73,7 +73,7 @@ func (r *request) checkCSRF(st *State, sessionID string) error {
 // none.
 func (r *request) only(name string) (value []byte, err error) {
 	repeated := false
-	eachField(r.ctx.Request.Header.RawHeaders(), func(n, v []byte) {
+	eachField(r.head.fields, func(n, v []byte) {
 		if bytes.EqualFold(n, []byte(name)) {
 			repeated = repeated || value != nil
 			value = append([]byte{}, v...)

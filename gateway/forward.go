@@ -91,19 +91,28 @@ type exchange struct {
 	bytesOut int64         // of the answer's body, as it went over the wire
 	answered bool          // bytes of an answer have gone out: an error can only be logged
 	upgraded bool          // see outbound.done
+	closing  bool          // the client's connection ends with this answer
+}
+
+// inbound is the client's side of an exchange.
+type inbound struct {
+	conn    *clientConn
+	http10  bool // the client speaks HTTP/1.0
+	closing bool // its connection ends with this answer
+	body    requestBody
 }
 
 // flight is one request under way.
 type flight struct {
 	upstream *upstream
-	ctx      *fasthttp.RequestCtx
 	client   *clientConn
 	out      outbound
 	timeout  routeTimeouts
-	http10   bool // the client speaks HTTP/1.0
-	closing  bool // the client's connection ends with this answer
+	http10   bool // see inbound
+	closing  bool
 
 	exchange exchange
+	tunnel   *tunnel // what the connections have become; nil: nothing
 
 	request requestBody
 	buf     []byte // the request's head, and the beginning or all of its body
@@ -134,47 +143,35 @@ type flight struct {
 }
 
 // forward sends the request to one of the upstream's targets and the answer to
-// the client, whose connection must have been accepted by a clientListener. When
-// it returns without an error, the answer has been written, and the caller must
-// leave ctx.Response alone. When it returns an error, either nothing has been
-// written and the caller answers, or the connection is cut (exchange.answered).
-//
-// If ctx.SetConnectionClose was called before, the answer says that the
-// connection ends, and it does.
+// the client. When it returns without an error, the answer has been written. When
+// it returns one, either nothing has been written and the caller answers, or the
+// connection is cut (exchange.answered). A tunnel, if there is one, is the caller's to
+// run.
 //
 // Nothing is sent twice, with one exception: an idempotent request without a
 // body whose pooled connection turns out to have been closed by the target is
 // sent once more, on a new connection (RFC 9112 §9.3.1).
-func (u *upstream) forward(ctx *fasthttp.RequestCtx, out *outbound) (exchange, error) {
-	client := clientConnOf(ctx)
-	if client == nil {
-		return exchange{}, errors.New("forward: the connection is not a clientListener's")
-	}
+func (u *upstream) forward(in *inbound, out *outbound) (exchange, *tunnel, error) {
 	f, _ := u.flights.Get().(*flight)
 	if f == nil {
 		f = &flight{small: new([smallBuffer]byte)}
 	}
-	f.begin(u, ctx, client, out)
+	f.begin(u, in, out)
 	err := f.fly()
 	if err = f.land(err); err != nil {
 		err = fmt.Errorf("forward to %s: %w", u.name, err)
 	}
-	result := f.exchange
+	result, tunnel := f.exchange, f.tunnel
 	f.release()
-	return result, err
+	return result, tunnel, err
 }
 
-func (f *flight) begin(u *upstream, ctx *fasthttp.RequestCtx, client *clientConn, out *outbound) {
-	f.upstream, f.ctx, f.client, f.out = u, ctx, client, *out
+func (f *flight) begin(u *upstream, in *inbound, out *outbound) {
+	client := in.conn
+	f.upstream, f.client, f.out = u, client, *out
+	f.http10, f.closing, f.request = in.http10, in.closing, in.body
 	f.in = f.small[:]
 	f.timeout = out.timeout.withDefaults()
-	f.http10 = !ctx.Request.Header.IsHTTP11()
-	f.closing = ctx.Request.Header.ConnectionClose() || ctx.Response.Header.ConnectionClose()
-	select {
-	case <-ctx.Done(): // the server is shutting down
-		f.closing = true
-	default:
-	}
 	client.readErr = nil
 	client.linger = false
 	client.writeIdle = f.timeout.idle
@@ -247,7 +244,14 @@ func (f *flight) land(err error) error {
 	if f.conn != nil && !f.exchange.upgraded {
 		f.conn.target.active.Add(-1)
 	}
-	return f.settleClient(err)
+	switch {
+	case f.exchange.upgraded:
+		f.tunnel = f.carry()
+	case err != nil && (f.exchange.answered || errors.Is(err, errClientGone)):
+		f.client.cut(f.exchange.answered && f.http10)
+	}
+	f.exchange.closing = f.closing
+	return err
 }
 
 // recordOutcome tells the target's breaker.
@@ -264,26 +268,6 @@ func (f *flight) recordOutcome(err error) {
 	case f.probe:
 		b.undecided()
 	}
-}
-
-// settleClient decides what the server may still do with the client's connection.
-func (f *flight) settleClient(err error) error {
-	resp := &f.ctx.Response
-	switch {
-	case f.exchange.upgraded:
-		f.tunnel()
-	case err == nil:
-		resp.Reset()
-		resp.SetStatusCode(f.exchange.status)
-		resp.SkipBody = true
-		f.client.answered()
-	case f.exchange.answered || errors.Is(err, errClientGone):
-		f.client.cut(f.exchange.answered && f.http10)
-	}
-	if f.closing {
-		f.ctx.SetConnectionClose()
-	}
-	return err
 }
 
 // useLarge moves on to a large buffer, for a head that is large or a body that

@@ -49,7 +49,7 @@ func benchForward(b *testing.B, request, answer string) {
 			if ctx.IsPost() {
 				out.method = "POST"
 			}
-			if _, err := u.forward(ctx, &out); err != nil {
+			if _, err := u.forwardServed(ctx, &out); err != nil {
 				b.Error(err)
 			}
 		},

@@ -237,7 +237,7 @@ func (e *edge) handle(ctx *fasthttp.RequestCtx, u *upstream, adjust func(*fastht
 		ctx.SetBodyString("own")
 		return
 	}
-	x, err := u.forward(ctx, out)
+	x, err := u.forwardServed(ctx, out)
 	e.results <- result{x, err}
 	if err != nil {
 		ctx.Error(sentinel(err), 500)

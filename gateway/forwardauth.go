@@ -52,8 +52,8 @@ func (r *request) readAsked(st *State) error {
 	if r.header.contentLength || r.header.chunked {
 		// The body is the client's, and nobody reads it. Many proxies announce one and
 		// keep it: the next question on the connection would be taken for it.
-		r.ctx.SetConnectionClose()
-		lingerOnClose(r.ctx)
+		r.answer.SetConnectionClose()
+		r.conn.linger = true
 	}
 	a, err := st.forwardAuth.read(r, st.endpoints.prefix+forwardAuthPath)
 	if err != nil {
@@ -127,7 +127,7 @@ func (c ForwardAuthConfig) read(r *request, base string) (asked, error) {
 // there twice, in any spelling that some server takes for it.
 func (r *request) originals() (map[string]string, error) {
 	said, err := map[string]string{}, error(nil)
-	eachField(r.ctx.Request.Header.RawHeaders(), func(name, value []byte) {
+	eachField(r.head.fields, func(name, value []byte) {
 		var buf [longestClassified]byte
 		folded := string(fold(&buf, name))
 		switch folded {
@@ -146,11 +146,11 @@ func (r *request) originals() (map[string]string, error) {
 
 // approve answers that the request may pass, and what its service may believe.
 func (r *request) approve(st *State, route *route) error {
-	h := &r.ctx.Response.Header
+	h := &r.answer.Header
 	guard(h)
 	h.Set(fieldRequestID, r.event.requestID)
 	h.SetNoDefaultContentType(true)
-	r.ctx.SetStatusCode(http.StatusOK)
+	r.answer.SetStatusCode(http.StatusOK)
 	audience := r.asked.audience
 	if audience == "" && route != nil {
 		audience = route.name

@@ -43,6 +43,11 @@ const (
 	framingOpaque // an upgraded connection: there are no messages any more
 )
 
+// fresh reports whether nothing of a request has come yet.
+func (f *framing) fresh() bool {
+	return f.stage == framingHead && !f.started && !f.blank && len(f.line) == 0
+}
+
 // accept takes the bytes that come next: p[:kept] is what the server may see of
 // p[:used], and what is left has to wait. An error is for the next read.
 func (f *framing) accept(p []byte) (kept, used int) {
@@ -154,10 +159,7 @@ func (f *framing) field(line []byte) error {
 		if f.sized || !digits(value) {
 			return fmt.Errorf("%w: Content-Length", errFieldFraming)
 		}
-		f.sized = true
-		for _, c := range value {
-			f.left = f.left*10 + int64(c-'0')
-		}
+		f.sized, f.left = true, decimal(value)
 	case 't':
 		value, ok := cutField(line, "transfer-encoding:")
 		if !ok {

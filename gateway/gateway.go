@@ -95,6 +95,7 @@ func New(cfg Config, state *State) *Gateway {
 	server.NoDefaultServerHeader = true
 	server.Logger = quietLogger{}
 	prepareServer(server)
+	g.clients.fast = g.fastPath
 	g.clients.parking = parking{after: parkAfter, header: cfg.HeaderTimeout, idle: cfg.IdleTimeout, serve: server.ServeConn}
 	known := server.Handler
 	server.Handler = g.whileDraining(func(ctx *fasthttp.RequestCtx) {
@@ -146,10 +147,16 @@ func (g *Gateway) Swap(state *State) {
 // Policy is the policy of the State that is served.
 func (g *Gateway) Policy() *policy.Policy { return g.state.Load().policy }
 
-// request is what serve learns of one request. It holds copies: the server's
-// buffers change under whoever keeps them.
+// request is what is learnt of one request. It holds copies: the buffers that head and
+// header point into change under whoever keeps them.
 type request struct {
-	ctx       *fasthttp.RequestCtx
+	conn      *clientConn
+	ctx       *fasthttp.RequestCtx // the server's; nil on the fast path
+	answer    *fasthttp.Response   // to be filled if the answer is ours
+	come      []byte               // on the fast path: what came behind the head
+	body      requestBody          // on the fast path
+	closing   bool                 // on the fast path: the connection ends with the answer
+	head      requestHead
 	header    clientHeader
 	method    string
 	path      string // canonical and decoded: what routes and policy are about
@@ -169,31 +176,50 @@ type request struct {
 	buffers   requestBuffers
 }
 
-// serve is the whole life of a request. Its order is the security property.
+// serve answers a request that comes through the server.
 func (g *Gateway) serve(c *fiber.Ctx) error {
-	r := g.newRequest(c.Context())
-	defer func() {
-		if v := recover(); v != nil {
-			r.refuse(refuse(codeInternal, recovered(v, debug.Stack())))
-		}
-		if !r.forwarded {
-			r.finish()
-			r.event.status, r.event.bytesOut = r.ctx.Response.StatusCode(), int64(len(r.ctx.Response.Body()))
-			g.recorder.record(r.event)
-		}
-		g.release(r)
-	}()
-	if err := g.road(r); err != nil {
-		r.refuse(asRefusal(err))
-	}
+	ctx := c.Context()
+	r := g.newRequest(clientConnOf(ctx), headOf(ctx))
+	r.ctx, r.answer = ctx, &ctx.Response
+	g.walk(r)
+	g.release(r)
 	return nil
 }
 
-// road is what serve wraps: top to bottom, and out at the first refusal.
+// walk is the whole life of a request. It reports false if the request is the server's
+// to answer, and nothing has been done about it.
+func (g *Gateway) walk(r *request) (walked bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			r.refuse(refuse(codeInternal, recovered(v, debug.Stack())))
+			walked = true
+		}
+		if walked && !r.forwarded {
+			r.finish()
+			r.event.status, r.event.bytesOut = r.answer.StatusCode(), int64(len(r.answer.Body()))
+			g.recorder.record(r.event)
+		}
+	}()
+	err := g.road(r)
+	if err == errForServer { //nolint:errorlint // nobody wraps it
+		return false
+	}
+	if err != nil {
+		r.refuse(asRefusal(err))
+	}
+	return true
+}
+
+// road is what walk wraps: top to bottom, and out at the first refusal. Its order is the
+// security property.
 func (g *Gateway) road(r *request) error {
 	st := g.state.Load() // one snapshot for the whole request
 	r.hsts = st.hsts
-	if err := r.read(st); err != nil {
+	err := r.read(st)
+	if r.ctx == nil && (err != nil || !r.whole() || st.serves(r)) {
+		return errForServer
+	}
+	if err != nil {
 		return err
 	}
 	if st.asks(r, r.peer) {

@@ -90,6 +90,14 @@ func startGateway(t testing.TB, change ...func(*StateConfig)) *testGateway {
 
 func startGatewayAs(t testing.TB, adjust func(*Config), change ...func(*StateConfig)) *testGateway {
 	t.Helper()
+	e := newTestGateway(t, adjust, change...)
+	e.serve()
+	return e
+}
+
+// newTestGateway is a gateway that does not serve yet.
+func newTestGateway(t testing.TB, adjust func(*Config), change ...func(*StateConfig)) *testGateway {
+	t.Helper()
 	e := &testGateway{t: t, log: &lockedLog{}, metrics: prometheus.NewRegistry()}
 	rules, err := policy.Parse("test.csv", []byte(testPolicy))
 	if err != nil {
@@ -112,21 +120,25 @@ func startGatewayAs(t testing.TB, adjust func(*Config), change ...func(*StateCon
 		Log: slog.New(slog.NewTextHandler(e.log, nil)), Metrics: e.metrics}
 	adjust(&cfg)
 	e.gateway = New(cfg, state)
+	return e
+}
+
+func (e *testGateway) serve() {
+	e.t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		e.t.Fatal(err)
 	}
 	e.addr = ln.Addr().String()
 	served := make(chan error, 1)
 	go func() { served <- e.gateway.Serve(ln) }()
-	t.Cleanup(func() {
+	e.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		if err := errors.Join(e.gateway.Shutdown(ctx), <-served); err != nil {
-			t.Error(err)
+			e.t.Error(err)
 		}
 	})
-	return e
 }
 
 // A Serve that has only just begun, or begins too late, ends as well.
@@ -272,7 +284,7 @@ func (e *testGateway) send(raw string) (res *http.Response, body string, closed 
 		e.t.Fatal(err)
 	}
 	r := bufio.NewReader(conn)
-	method, _, _ := strings.Cut(raw, " ")
+	method, _, _ := strings.Cut(strings.TrimLeft(raw, "\r\n"), " ")
 	res, err = http.ReadResponse(r, &http.Request{Method: method})
 	if err != nil {
 		e.t.Fatalf("no answer to %q: %v", raw, err)

@@ -35,6 +35,8 @@ type clientHeader struct {
 	upgradeListed bool     // Connection lists "upgrade"
 	chunked       bool
 	contentLength bool
+	length        int64 // Content-Length
+	special       bool  // more is wanted than an answer: an upgrade, an expectation, a use of the connection
 
 	forwardable []fieldLine // see appendForwardable
 }
@@ -86,6 +88,7 @@ func (h *clientHeader) read(raw []byte, http11 bool) error {
 				refused = fmt.Errorf("%w: Content-Length", errFieldFraming)
 			}
 			h.contentLength = true
+			h.length = decimal(value)
 		case classTransferEncoding:
 			if h.chunked || !http11 || !bytes.EqualFold(value, []byte("chunked")) {
 				refused = fmt.Errorf("%w: Transfer-Encoding", errFieldFraming)
@@ -94,7 +97,9 @@ func (h *clientHeader) read(raw []byte, http11 bool) error {
 		case classConnection:
 			h.listConnection(value)
 		case classUpgrade:
-			h.upgrade = value
+			h.upgrade, h.special = value, true
+		case classExpect:
+			h.special = true
 		case classRequestID:
 			h.requestID = value
 		case classTraceparent:
@@ -136,10 +141,13 @@ func (h *clientHeader) listConnection(value []byte) {
 		case len(token) == 0:
 		case bytes.EqualFold(token, []byte("upgrade")):
 			h.upgradeListed = true
-		case bytes.EqualFold(token, []byte("close")), bytes.EqualFold(token, []byte("keep-alive")):
+		case bytes.EqualFold(token, []byte("keep-alive")):
+			continue
+		case bytes.EqualFold(token, []byte("close")):
 		default:
 			h.connection = append(h.connection, token)
 		}
+		h.special = true
 	}
 }
 

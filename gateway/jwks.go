@@ -20,16 +20,16 @@ func getJWKS(_ context.Context, c *call) error {
 	doc := c.st.identity.Tokens().JWKS()
 	sum := sha256.Sum256(doc)
 	etag := `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
-	h := &c.ctx.Response.Header
+	h := &c.answer.Header
 	h.Set("Cache-Control", "public, max-age="+strconv.Itoa(int(JWKSMaxAge.Seconds())))
 	h.Set("ETag", etag)
 	if matches(string(c.ctx.Request.Header.Peek("If-None-Match")), etag) {
-		c.ctx.SetStatusCode(http.StatusNotModified)
+		c.answer.SetStatusCode(http.StatusNotModified)
 		h.SetNoDefaultContentType(true)
 		return nil
 	}
 	h.SetContentType("application/json")
-	c.ctx.Response.SetBodyRaw(doc)
+	c.answer.SetBodyRaw(doc)
 	return nil
 }
 

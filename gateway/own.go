@@ -17,7 +17,7 @@ func guard(h *fasthttp.ResponseHeader) {
 // finish completes an answer of the gateway's own: what the road has gathered for it,
 // and over TLS, that the client should come that way only (RFC 6797).
 func (r *request) finish() {
-	h := &r.ctx.Response.Header
+	h := &r.answer.Header
 	for lines := r.fields; len(lines) > 0; {
 		name, value, rest, err := nextField(lines)
 		if err != nil || name == nil {

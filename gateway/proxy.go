@@ -20,9 +20,8 @@ func (g *Gateway) forward(st *State, r *request, route *route) error {
 			g.recorder.record(e)
 		}
 	}
-	raw := r.ctx.Request.Header.RawHeaders()
 	// Ours come last, so that nothing the client said can take them away.
-	out.header = r.header.appendForwardable(r.buffers.header[:0], raw, route.PassAuthorization)
+	out.header = r.header.appendForwardable(r.buffers.header[:0], r.head.fields, route.PassAuthorization)
 	if route.requestEdit != nil {
 		out.header = route.requestEdit.apply(out.header)
 	}
@@ -38,7 +37,7 @@ func (g *Gateway) forward(st *State, r *request, route *route) error {
 	out.header = r.appendTrace(out.header)
 	r.buffers.header = out.header
 
-	x, err := route.upstream.forward(r.ctx, out)
+	x, err := r.exchange(route.upstream)
 	e.exchange, e.bytesOut, e.status = x, x.bytesOut, x.status
 	r.forwarded = x.answered || x.upgraded || err == nil
 	switch {
@@ -50,6 +49,17 @@ func (g *Gateway) forward(st *State, r *request, route *route) error {
 		return upstreamRefusal(err)
 	}
 	return nil
+}
+
+// exchange forwards the request as it is in r.out.
+func (r *request) exchange(u *upstream) (exchange, error) {
+	if r.ctx != nil {
+		return u.forwardServed(r.ctx, &r.out)
+	}
+	in := inbound{conn: r.conn, body: r.body}
+	x, _, err := u.forward(&in, &r.out) // without an upgrade, there is no tunnel
+	r.closing = r.closing || x.closing
+	return x, err
 }
 
 // answerHeader is what the gateway adds to an upstream's answer.
@@ -65,7 +75,7 @@ func (r *request) answerHeader() []byte {
 // appendTrace writes where the request came from and how to find it again.
 func (r *request) appendTrace(dst []byte) []byte {
 	dst = appendField(dst, fieldRequestID, r.event.requestID)
-	_, via := peerOf(r.ctx)
+	_, via := r.conn.peerAddr()
 	if len(r.told.addresses) > 0 {
 		via = string(r.told.addresses) + ", " + via
 	}
@@ -94,7 +104,7 @@ func (r *request) proto() string {
 	switch {
 	case r.told.proto != "":
 		return r.told.proto
-	case cameOverTLS(r.ctx):
+	case r.conn.tls != nil: // the server's own idea of that is about handshakes of its own
 		return "https"
 	}
 	return "http"

@@ -12,7 +12,8 @@ import (
 func (r *request) refuse(refusal *refusal) {
 	r.forwarded = false
 	r.event.code, r.event.cause = refusal.code, refusal.cause
-	writeRefusal(r.ctx, refusal, r.event.requestID)
+	writeRefusal(r.answer, refusal, r.event.requestID)
+	r.conn.linger = r.conn.linger || r.answer.ConnectionClose()
 }
 
 // upstreamRefusal maps the failures of an exchange to what the client is told.
@@ -40,9 +41,11 @@ func upstreamRefusal(err error) error {
 
 // refuse answers what never reached serve.
 func (g *Gateway) refuse(ctx *fasthttp.RequestCtx, r *refusal) {
-	_, ip := peerOf(ctx)
+	conn := clientConnOf(ctx)
+	_, ip := conn.peerAddr()
 	e := &event{start: time.Now(), requestID: newRequestID(), clientIP: ip, code: r.code, cause: r.cause}
-	e.status = writeRefusal(ctx, r, e.requestID)
+	e.status = writeRefusal(&ctx.Response, r, e.requestID)
+	conn.linger = conn.linger || ctx.Response.ConnectionClose()
 	e.bytesOut = int64(len(ctx.Response.Body()))
 	g.recorder.record(e)
 }
@@ -54,7 +57,7 @@ func (g *Gateway) refuseUnserved(c *fiber.Ctx, err error) error {
 	refused := &refusal{code: codeMalformedRequest, close: true}
 	var fe *fiber.Error
 	conn := clientConnOf(c.Context())
-	if conn != nil && conn.framing.err != nil {
+	if conn.framing.err != nil {
 		refused.cause = conn.framing.err
 	} else if errors.As(err, &fe) {
 		switch fe.Code {
@@ -67,6 +70,6 @@ func (g *Gateway) refuseUnserved(c *fiber.Ctx, err error) error {
 		}
 	}
 	g.refuse(c.Context(), refused)
-	c.Context().Response.SkipBody = conn != nil && conn.framing.answeredWithoutBody()
+	c.Context().Response.SkipBody = conn.framing.answeredWithoutBody()
 	return nil
 }

@@ -11,24 +11,35 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
+// requestHead is the head of a request as it came, in memory that is the server's.
+type requestHead struct {
+	method, target, version []byte
+	fields                  []byte // to the empty line, and that
+}
+
+// headOf is the head of a request that the server has read.
+func headOf(ctx *fasthttp.RequestCtx) requestHead {
+	h := &ctx.Request.Header
+	return requestHead{method: ctx.Method(), target: h.RequestURI(), version: h.Protocol(), fields: h.RawHeaders()}
+}
+
 // read takes the request's head apart and refuses what has two readings.
 func (r *request) read(st *State) error {
-	ctx, e := r.ctx, r.event
-	peer, text := peerOf(ctx)
+	e := r.event
+	peer, text := r.conn.peerAddr()
 	r.peer, r.client = peer, peer
 	e.requestID, e.clientIP = newRequestID(), text
-	e.method = method(ctx.Method())
+	e.method = method(r.head.method)
 	r.method = e.method
 
-	head := &ctx.Request.Header
-	version := string(head.Protocol())
+	version := string(r.head.version)
 	if version != "HTTP/1.1" && version != "HTTP/1.0" {
 		return &refusal{code: codeMalformedRequest, cause: errVersion, close: true}
 	}
-	if err := r.header.read(head.RawHeaders(), version == "HTTP/1.1"); err != nil {
+	if err := r.header.read(r.head.fields, version == "HTTP/1.1"); err != nil {
 		return &refusal{code: codeMalformedRequest, cause: err, close: true}
 	}
-	if !validHost(r.header.host) {
+	if !validHost(r.header.host) || len(r.header.host) == 0 && version == "HTTP/1.1" {
 		return &refusal{code: codeMalformedRequest, cause: errFieldHost, close: true}
 	}
 	if st.trusts(peer) {
@@ -39,7 +50,7 @@ func (r *request) read(st *State) error {
 			e.requestID = string(id)
 		}
 	}
-	return r.readTarget(head.RequestURI())
+	return r.readTarget(r.head.target)
 }
 
 // readTarget reads what the request is about.
@@ -90,24 +101,19 @@ func method(m []byte) string {
 	return ""
 }
 
-// peerOf is the address at the other end of the connection, or the one that a load
+// peerAddr is the address at the other end of the connection, or the one that a load
 // balancer there has told in a PROXY header, and how it is written. The address of
 // nobody, who is not trusted, is that behind a balancer that has not told: it passes on
 // connections, and does not see what their clients say of themselves in requests.
-func peerOf(ctx *fasthttp.RequestCtx) (netip.Addr, string) {
-	c := clientConnOf(ctx)
-	if c != nil && c.peerText != "" {
-		return c.peer, c.peerText
+func (c *clientConn) peerAddr() (netip.Addr, string) {
+	if c.peerText == "" {
+		c.peer = addrOf(c.RemoteAddr())
+		c.peerText = c.peer.String()
+		if c.proxied != nil && c.proxied.silent {
+			c.peer = netip.Addr{}
+		}
 	}
-	addr := addrOf(ctx.RemoteAddr())
-	text := addr.String()
-	if c != nil && c.proxied != nil && c.proxied.silent {
-		addr = netip.Addr{}
-	}
-	if c != nil {
-		c.peer, c.peerText = addr, text
-	}
-	return addr, text
+	return c.peer, c.peerText
 }
 
 // clientAddr walks X-Forwarded-For from its end: each trusted proxy vouches for

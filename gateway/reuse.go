@@ -13,9 +13,10 @@ import (
 type requestBuffers struct {
 	event  event
 	text   []byte
-	path   []byte // that was decoded
-	header []byte // for the upstream
-	answer []byte // field lines for the client
+	path   []byte             // that was decoded
+	header []byte             // for the upstream
+	answer []byte             // field lines for the client
+	own    *fasthttp.Response // for an answer of ours on the fast path
 }
 
 // Room beyond these is not kept: requests of that size are rare.
@@ -24,12 +25,12 @@ const (
 	maxKeptFields = 128
 )
 
-func (g *Gateway) newRequest(ctx *fasthttp.RequestCtx) *request {
+func (g *Gateway) newRequest(conn *clientConn, head requestHead) *request {
 	r, _ := g.requests.Get().(*request)
 	if r == nil {
-		r = &request{buffers: requestBuffers{path: make([]byte, 0, 512)}}
+		r = &request{buffers: requestBuffers{path: make([]byte, 0, 512), own: new(fasthttp.Response)}}
 	}
-	r.ctx = ctx
+	r.conn, r.head = conn, head
 	r.event = &r.buffers.event
 	r.event.start = time.Now()
 	return r
@@ -42,11 +43,14 @@ func (g *Gateway) release(r *request) {
 		return
 	}
 	b, h := &r.buffers, &r.header
+	if !r.forwarded {
+		b.own.Reset()
+	}
 	clear(h.connection[:cap(h.connection)])
 	clear(h.cookies[:cap(h.cookies)])
 	*r = request{
 		header:  clientHeader{connection: kept(h.connection, maxKeptFields), cookies: kept(h.cookies, maxKeptFields), forwardable: kept(h.forwardable, maxKeptFields)},
-		buffers: requestBuffers{path: b.path, text: kept(b.text, maxKeptBytes), header: kept(b.header, maxKeptBytes), answer: kept(b.answer, maxKeptBytes)},
+		buffers: requestBuffers{path: b.path, own: b.own, text: kept(b.text, maxKeptBytes), header: kept(b.header, maxKeptBytes), answer: kept(b.answer, maxKeptBytes)},
 	}
 	g.requests.Put(r)
 }

@@ -142,6 +142,12 @@ func NewState(cfg StateConfig) (*State, error) {
 	return s, nil
 }
 
+// serves reports whether a request is one that the gateway answers itself.
+func (s *State) serves(r *request) bool {
+	_, ours := s.endpoints.find(r.method, r.path)
+	return ours || s.asks(r, r.peer)
+}
+
 // trusts reports whether addr is a proxy whose word about its clients counts.
 func (s *State) trusts(addr netip.Addr) bool {
 	for _, p := range s.trustedProxies {

@@ -22,7 +22,9 @@ type tunnel struct {
 	upstream *upstreamConn
 	client   *clientConn
 	idle     time.Duration
-	movedAt  atomic.Int64 // when a byte came last, from either side: Unix time in ns
+	begun    int64                                    // bytes that the client had before
+	done     func(bytesIn, bytesOut int64, err error) // see outbound
+	movedAt  atomic.Int64                             // when a byte came last, from either side: Unix time in ns
 
 	mu    sync.Mutex
 	ended bool
@@ -43,27 +45,26 @@ func upgradable(protocols []byte) bool {
 	return true
 }
 
-// tunnel makes the server hand over the client's connection when the handler
-// has returned.
-func (f *flight) tunnel() {
-	conn, done, begun := f.conn, f.out.done, f.exchange.bytesOut
-	t := &tunnel{upstream: conn, client: f.client, idle: f.timeout.idle}
+// carry makes a tunnel of the two connections.
+func (f *flight) carry() *tunnel {
+	t := &tunnel{upstream: f.conn, client: f.client, idle: f.timeout.idle, begun: f.exchange.bytesOut, done: f.out.done}
 	f.client.carry(t)
 	f.client.framing.stage = framingOpaque
-	f.ctx.HijackSetNoResponse(true)
-	f.ctx.Hijack(func(client net.Conn) {
-		bytesIn, bytesOut, err := t.run(client)
-		conn.target.active.Add(-1)
-		if done != nil {
-			done(bytesIn, begun+bytesOut, err)
-		}
-	})
+	return t
 }
 
-// run copies until both directions have ended or one has failed. Reads of the
-// client's side go through the server's buffer, which may hold what the client
-// has sent right behind its request.
-func (t *tunnel) run(client io.Reader) (bytesIn, bytesOut int64, err error) {
+// run is the tunnel's life. Reads of the client's side go through the server's
+// buffer, which may hold what the client has sent right behind its request.
+func (t *tunnel) run(client net.Conn) {
+	bytesIn, bytesOut, err := t.copyBoth(client)
+	t.upstream.target.active.Add(-1)
+	if t.done != nil {
+		t.done(bytesIn, t.begun+bytesOut, err)
+	}
+}
+
+// copyBoth copies until both directions have ended or one has failed.
+func (t *tunnel) copyBoth(client io.Reader) (bytesIn, bytesOut int64, err error) {
 	t.movedAt.Store(time.Now().UnixNano())
 	t.client.writeIdle = t.idle
 	var upErr error

@@ -16,7 +16,32 @@ type requestBody struct {
 	kind   bodyKind // none, length or chunked
 	length int64    // of bodyLength; may be 0
 	stream io.Reader
-	whole  bool // it is in the flight's buf
+	whole  bool   // it is in the flight's buf
+	come   []byte // all of it, if that has come with the head
+}
+
+// requestBodyOf is the body of a request that the server has read the head of.
+func requestBodyOf(ctx *fasthttp.RequestCtx, method string) requestBody {
+	b := requestBody{stream: ctx.RequestBodyStream()}
+	switch length := ctx.Request.Header.ContentLength(); {
+	case b.stream == nil: // the length is then a default of fasthttp's: 0 or -2
+		return noBody(method)
+	case length >= 0:
+		b.kind, b.length, b.whole = bodyLength, int64(length), length == 0
+	default:
+		b.kind = bodyChunked
+	}
+	return b
+}
+
+// noBody is the body of a request that has none.
+func noBody(method string) requestBody {
+	b := requestBody{whole: true}
+	switch method {
+	case fasthttp.MethodPost, fasthttp.MethodPut, fasthttp.MethodPatch:
+		b.kind = bodyLength // RFC 9110 §8.6
+	}
+	return b
 }
 
 // any reports whether there is a body of at least, perhaps, a byte.
@@ -47,23 +72,10 @@ func (u *upload) sentAt(start, at time.Time) time.Time {
 	return start.Add(time.Duration(u.ended.Load()))
 }
 
-// prepare finds out how the request's body is framed and writes the request's
-// head to buf, with as much of the body as is there already.
+// prepare writes the request's head to buf, with as much of the body as is there
+// already.
 func (f *flight) prepare() error {
 	b := &f.request
-	b.stream = f.ctx.RequestBodyStream()
-	switch length := f.ctx.Request.Header.ContentLength(); {
-	case b.stream == nil: // the length is then a default of fasthttp's: 0 or -2
-		b.whole = true
-		switch f.out.method {
-		case fasthttp.MethodPost, fasthttp.MethodPut, fasthttp.MethodPatch:
-			b.kind = bodyLength // RFC 9110 §8.6
-		}
-	case length >= 0:
-		b.kind, b.length, b.whole = bodyLength, int64(length), length == 0
-	default:
-		b.kind = bodyChunked
-	}
 	if f.out.maxBody > 0 && b.length > f.out.maxBody {
 		return errBodyTooLarge
 	}
@@ -72,7 +84,11 @@ func (f *flight) prepare() error {
 		f.client.held = false // of a request without a body
 	}
 	f.appendHead()
-	if b.kind == bodyLength && b.streams() && !f.expecting {
+	switch {
+	case b.come != nil:
+		f.buf = append(f.buf, b.come...)
+		f.upload.bytes, b.whole = b.length, true
+	case b.kind == bodyLength && b.streams() && !f.expecting:
 		return f.readFirst()
 	}
 	return nil
