@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/go-json-experiment/json"
 	swaggerui "github.com/swaggo/files/v2"
@@ -31,7 +32,7 @@ type docs struct {
 type staticFile struct {
 	mediaType string
 	policy    string // Content-Security-Policy
-	body      []byte
+	body      func() ([]byte, error)
 	cacheable bool
 }
 
@@ -49,7 +50,7 @@ func newDocs(cfg StateConfig) (*docs, error) {
 		if err != nil {
 			return nil, fmt.Errorf("page %s: %w", path, err)
 		}
-		p := staticFile{mediaType: "text/html; charset=utf-8", policy: inlinePolicy(body), body: body}
+		p := staticFile{mediaType: "text/html; charset=utf-8", policy: inlinePolicy(body), body: func() ([]byte, error) { return body, nil }}
 		switch {
 		case strings.HasSuffix(file, ".js"):
 			p.mediaType, p.policy = "text/javascript; charset=utf-8", uiPolicy
@@ -59,10 +60,11 @@ func newDocs(cfg StateConfig) (*docs, error) {
 		d.pages[path] = p
 	}
 	for file, mediaType := range map[string]string{"swagger-ui.css": "text/css; charset=utf-8", "swagger-ui-bundle.js": "text/javascript; charset=utf-8", "favicon-32x32.png": "image/png"} {
-		body, err := fs.ReadFile(swaggerui.FS, file)
-		if err != nil {
+		if _, err := fs.Stat(swaggerui.FS, file); err != nil {
 			return nil, fmt.Errorf("the API page's %s: %w", file, err)
 		}
+		// 1.5 MB that most gateways are never asked for, and one copy for all who ask.
+		body := sync.OnceValues(func() ([]byte, error) { return fs.ReadFile(swaggerui.FS, file) })
 		d.pages["/docs/"+file] = staticFile{mediaType: mediaType, policy: uiPolicy, body: body, cacheable: true}
 	}
 	return d, nil
@@ -90,6 +92,10 @@ func (d *docs) endpoints() []endpoint {
 	}
 	for path, p := range d.pages {
 		all = append(all, endpoint{"GET", path, false, func(_ context.Context, c *call) error {
+			body, err := p.body()
+			if err != nil {
+				return fmt.Errorf("page %s: %w", path, err)
+			}
 			h := &c.answer.Header
 			h.SetContentType(p.mediaType)
 			h.Set("Content-Security-Policy", p.policy)
@@ -98,7 +104,7 @@ func (d *docs) endpoints() []endpoint {
 				h.Set("Cache-Control", "public, max-age=86400")
 			}
 			c.answer.SetStatusCode(http.StatusOK)
-			c.answer.SetBodyRaw(p.body)
+			c.answer.SetBodyRaw(body)
 			return nil
 		}})
 	}

@@ -333,7 +333,11 @@ func (s *Service) checkPassword(field, password string, u User) error {
 	if err := s.cfg.Passwords.check(field, password, u); err != nil {
 		return err
 	}
-	if s.hasher.common.has(normalPassword(password)) {
+	common, err := s.hasher.common.has(normalPassword(password))
+	if err != nil {
+		return err
+	}
+	if common {
 		return badField(field, "is one of the passwords that are tried first: choose another")
 	}
 	return nil

@@ -52,11 +52,7 @@ func NewHasher(cfg PasswordConfig) (*Hasher, error) {
 	if cfg.Hash == "bcrypt" && (cfg.Cost < bcrypt.MinCost || cfg.Cost > maxBcryptCost) {
 		return nil, fmt.Errorf("bcrypt's cost must be %d to %d", bcrypt.MinCost, maxBcryptCost)
 	}
-	h := &Hasher{cfg: cfg, slots: make(chan struct{}, cfg.Workers), wait: maxPasswordWait}
-	var err error
-	if h.common, err = loadCommonPasswords(); err != nil {
-		return nil, err
-	}
+	h := &Hasher{cfg: cfg, slots: make(chan struct{}, cfg.Workers), wait: maxPasswordWait, common: newCommonPasswords()}
 	h.decoy = decoy(cfg)
 	return h, nil
 }
