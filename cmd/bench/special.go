@@ -3,14 +3,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
-	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -47,8 +43,11 @@ func isolation(b *bench, c *benchCase) error {
 		if err := b.halfLoad(s, without, requests, clients, perSecond); err != nil {
 			return err
 		}
-		f := newFlood(b.ctx, s.addr)
-		err := f.measure(alone, func() error { return sleep(b.ctx, long.duration) })
+		f, err := newFlood(b.ctx, s.addr)
+		if err != nil {
+			return err
+		}
+		err = f.measure(alone, func() error { return sleep(b.ctx, long.duration) })
 		if err == nil {
 			err = b.saturate(s, with, requests, clients)
 		}
@@ -72,84 +71,6 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-time.After(d):
 		return nil
 	}
-}
-
-// flood is 200 clients that log in again and again. One that is refused because
-// too many wait tries again much sooner than it is told to.
-type flood struct {
-	logins  atomic.Int64
-	cancel  context.CancelFunc
-	clients sync.WaitGroup
-	mu      sync.Mutex
-	failure error
-}
-
-const (
-	floodClients = 200
-	impatience   = 250 * time.Millisecond
-)
-
-func newFlood(ctx context.Context, addr string) *flood {
-	f := &flood{}
-	ctx, f.cancel = context.WithCancel(ctx)
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: floodClients}}
-	body := fmt.Appendf(nil, `{"username":%q,"password":%q}`, accountName, accountPassword)
-	for range floodClients {
-		f.clients.Go(func() {
-			for ctx.Err() == nil {
-				if err := f.login(ctx, client, addr, body); err != nil && ctx.Err() == nil {
-					f.mu.Lock()
-					f.failure = err
-					f.mu.Unlock()
-					return
-				}
-			}
-		})
-	}
-	return f
-}
-
-func (f *flood) login(ctx context.Context, client *http.Client, addr string, body []byte) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+"/auth/login", bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	answer, err := client.Do(request)
-	if err != nil {
-		return fmt.Errorf("logging in: %w", err)
-	}
-	defer func() { _ = answer.Body.Close() }()
-	text, err := io.ReadAll(answer.Body)
-	switch {
-	case err != nil:
-		return fmt.Errorf("logging in: %w", err)
-	case answer.StatusCode == http.StatusOK:
-		f.logins.Add(1)
-		return nil
-	case answer.StatusCode == http.StatusServiceUnavailable:
-		return sleep(ctx, impatience)
-	}
-	return fmt.Errorf("logging in: %s: %s", answer.Status, text)
-}
-
-// measure counts logins while something else is done.
-func (f *flood) measure(row *Row, meanwhile func() error) error {
-	if err := sleep(context.Background(), time.Second); err != nil { // until the queue is full
-		return err
-	}
-	begin, before := time.Now(), f.logins.Load()
-	if err := meanwhile(); err != nil {
-		return err
-	}
-	row.add(logins, float64(f.logins.Load()-before)/time.Since(begin).Seconds())
-	return nil
-}
-
-func (f *flood) stop() error {
-	f.cancel()
-	f.clients.Wait()
-	return f.failure
 }
 
 // idleConnections measures what open connections cost that nothing happens on.
