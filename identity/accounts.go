@@ -147,6 +147,9 @@ func (s *Service) Login(ctx context.Context, name, password string, client Clien
 	if err != nil { // nobody's: the store, which may not take any bytes, is asked for the name that finds nobody
 		key, account = "", name
 	}
+	if s.hasher.full() { // before anything is counted: no guess is made, and a refusal must be cheap in a flood
+		return Grant{}, ErrBusy
+	}
 	limits, err := s.loginLimits(ctx, account, client)
 	if err != nil {
 		return Grant{}, err
@@ -159,6 +162,9 @@ func (s *Service) Login(ctx context.Context, name, password string, client Clien
 		return Grant{}, fmt.Errorf("looking up a user: %w", err)
 	}
 	ok, stale, err := s.hasher.Verify(ctx, u.PasswordHash, password)
+	if errors.Is(err, ErrBusy) { // no guess was made: a flood must not lock out those who wait in it
+		err = errors.Join(err, s.takeBack(ctx, limits))
+	}
 	if err != nil {
 		return Grant{}, fmt.Errorf("verifying a password: %w", err)
 	}

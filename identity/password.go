@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,7 +39,9 @@ type Hasher struct {
 	slots   chan struct{}
 	wait    time.Duration // see maxPasswordWait
 	waiting atomic.Int64
-	decoy   string // a hash of the configured kind that no password opens
+	workers []*worker  // those who have nothing to do; as many as free places
+	free    sync.Mutex // guards workers
+	decoy   string     // a hash of the configured kind that no password opens
 	common  commonPasswords
 }
 
@@ -54,7 +58,27 @@ func NewHasher(cfg PasswordConfig) (*Hasher, error) {
 	}
 	h := &Hasher{cfg: cfg, slots: make(chan struct{}, cfg.Workers), wait: maxPasswordWait, common: newCommonPasswords()}
 	h.decoy = decoy(cfg)
+	for range cfg.Workers {
+		h.workers = append(h.workers, &worker{idle: workerIdle, time: workerTime})
+	}
 	return h, nil
+}
+
+// Isolate has the hashing done in processes of a low priority, one a worker, which
+// are started when they are needed and run [ServePasswords]. It must be called
+// before the Hasher is used, and Close afterwards. The context given to command
+// ends the process.
+func (h *Hasher) Isolate(command func(context.Context) *exec.Cmd) {
+	for _, w := range h.workers {
+		w.command = command
+	}
+}
+
+// Close ends the processes. Nothing may be hashed meanwhile.
+func (h *Hasher) Close() {
+	for _, w := range h.workers {
+		w.close()
+	}
 }
 
 // Hash returns the PHC string of password.
@@ -96,12 +120,12 @@ func (h *Hasher) Verify(ctx context.Context, hash, password string) (ok, stale b
 // would tell strangers that it is there. Other kinds of hashes, which imported
 // accounts have until their first login, take the time they take.
 func (h *Hasher) guess(hash, password string) (bool, error) {
-	ok, err := verifyHash(hash, password)
+	ok, err := h.verify(hash, password)
 	if ok || err != nil {
 		return ok, err
 	}
 	for _, cost := range missingCosts(bcryptCost(hash), h.cfg.Cost) {
-		if _, err := verifyHash(decoy(PasswordConfig{Hash: "bcrypt", Cost: cost}), password); err != nil {
+		if _, err := h.verify(decoy(PasswordConfig{Hash: "bcrypt", Cost: cost}), password); err != nil {
 			return false, err
 		}
 	}
@@ -117,6 +141,10 @@ func missingCosts(done, wanted int) (costs []int) {
 	}
 	return costs
 }
+
+// full reports whether nobody more may wait. It saves whoever asks first what a
+// refusal would have cost.
+func (h *Hasher) full() bool { return h.waiting.Load() >= int64(h.cfg.Queue+h.cfg.Workers) }
 
 // acquire waits for a worker's place, unless too many wait already, and not for long.
 func (h *Hasher) acquire(ctx context.Context) error {
@@ -147,10 +175,36 @@ func (h *Hasher) argon2id(password string) bool {
 }
 
 func (h *Hasher) hash(password string) (string, error) {
+	t := passwordTask{Password: password, Hash: "bcrypt", Cost: h.cfg.Cost}
 	if h.argon2id(password) {
-		return hashArgon2id(password), nil
+		t.Hash = "argon2id"
 	}
-	return hashBcrypt(password, h.cfg.Cost)
+	r, err := h.work(t)
+	return r.Hash, err
+}
+
+func (h *Hasher) verify(stored, password string) (bool, error) {
+	if _, err := parseHash(stored); err != nil {
+		return false, err
+	}
+	r, err := h.work(passwordTask{Stored: stored, Password: password})
+	return r.Opens, err
+}
+
+// work gives a task to whoever worked last, so that the others' processes can end.
+// Whoever calls it has a place, so there is one.
+func (h *Hasher) work(t passwordTask) (passwordResult, error) {
+	h.free.Lock()
+	last := len(h.workers) - 1
+	w := h.workers[last]
+	h.workers = h.workers[:last]
+	h.free.Unlock()
+	defer func() {
+		h.free.Lock()
+		h.workers = append(h.workers, w)
+		h.free.Unlock()
+	}()
+	return w.do(t)
 }
 
 // current reports whether hash is of the kind that hash would make today.

@@ -158,6 +158,16 @@ func (s *Service) succeeded(ctx context.Context, counters []counter) error {
 	return nil
 }
 
+// takeBack undoes what was counted for an attempt that was not made.
+func (s *Service) takeBack(ctx context.Context, counters []counter) error {
+	for _, c := range counters {
+		if _, err := s.store.Hit(ctx, c.key, -1, c.limit.Window, s.now()); err != nil {
+			return fmt.Errorf("taking back an attempt: %w", err)
+		}
+	}
+	return nil
+}
+
 // network is what one client is counted by: its address, or for IPv6 the /64
 // that a single host can choose addresses in.
 func network(ip string) string {

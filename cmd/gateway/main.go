@@ -94,7 +94,7 @@ func newRoot(env environment) *cobra.Command {
 	}
 	root.PersistentFlags().StringVarP(&s.config, "config", "c", "gateway.yaml", "the configuration file")
 	root.PersistentFlags().StringVar(&s.output, "output", "text", "how results are printed: text or json")
-	root.AddCommand(newServe(s), newCheck(s), newPolicy(s), newUser(s), newKeys(s), newConfig(s), newVersion(s))
+	root.AddCommand(newServe(s), newCheck(s), newPolicy(s), newUser(s), newKeys(s), newConfig(s), newVersion(s), newPasswordWorker(s))
 	refuseStrays(root)
 	return root
 }

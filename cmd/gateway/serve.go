@@ -60,6 +60,11 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 		return err
 	}
 	defer accounts.close(log)
+	worker, err := passwordWorker()
+	if err != nil {
+		return err
+	}
+	accounts.hasher.Isolate(worker)
 	accounts.register(metrics)
 	state, err := buildState(cfg, accounts, rules)
 	if err != nil {

@@ -51,6 +51,7 @@ type accounts struct {
 	revocations *identity.Revocations
 	federation  *identity.Federation
 	service     *identity.Service
+	hasher      *identity.Hasher
 }
 
 // openAccounts opens the store and everything around it, for a policy. Mails of the
@@ -73,7 +74,7 @@ func openAccounts(ctx context.Context, cfg *config.Config, rules *policy.Policy,
 	if err != nil {
 		return nil, err
 	}
-	a := &accounts{}
+	a := &accounts{hasher: hasher}
 	if a.store, err = openStore(ctx, id.Store); err != nil {
 		return nil, err
 	}
@@ -142,6 +143,7 @@ func (a *accounts) start(ctx context.Context, run *errgroup.Group) {
 }
 
 func (a *accounts) close(log *slog.Logger) {
+	a.hasher.Close()
 	if err := a.store.Close(); err != nil {
 		log.Error("the store did not close well", "error", err)
 	}

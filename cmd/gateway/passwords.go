@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"portcullis/identity"
+)
+
+const passwordWorkerName = "password-worker"
+
+// newPasswordWorker is how serve starts this program for its passwords.
+func newPasswordWorker(s *shared) *cobra.Command {
+	return &cobra.Command{
+		Use:    passwordWorkerName,
+		Short:  "Hash passwords for a gateway",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			// Whoever stops the gateway with its whole group would stop this, too,
+			// while the gateway still answers. It ends when its input does.
+			signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+			return identity.ServePasswords(s.stdin, s.stdout)
+		},
+	}
+}
+
+// passwordWorker returns what starts such a process. On Linux it is this program
+// also when another version has been put in its place.
+func passwordWorker() (func(context.Context) *exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("finding this program: %w", err)
+	}
+	if runtime.GOOS == "linux" {
+		self = "/proc/self/exe"
+	}
+	return func(ctx context.Context) *exec.Cmd {
+		return exec.CommandContext(ctx, self, passwordWorkerName) //nolint:gosec // this program
+	}, nil
+}

@@ -1,0 +1,165 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// workerMode makes this test program a worker.
+const workerMode = "PASSWORD_WORKER"
+
+func TestWorkerProcess(t *testing.T) {
+	switch os.Getenv(workerMode) {
+	case "serve":
+		if err := ServePasswords(os.Stdin, os.Stdout); err != nil {
+			os.Exit(3)
+		}
+		os.Exit(0)
+	case "fail":
+		os.Exit(4)
+	case "hang":
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}
+}
+
+// isolated returns a Hasher whose workers are processes of this program.
+func isolated(t *testing.T, cfg PasswordConfig, mode string) *Hasher {
+	t.Helper()
+	h := newTestHasher(t, cfg)
+	h.Isolate(func(ctx context.Context) *exec.Cmd {
+		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestWorkerProcess$")
+		cmd.Env = []string{workerMode + "=" + mode}
+		return cmd
+	})
+	t.Cleanup(h.Close)
+	return h
+}
+
+func TestProcessesAnswerAsThisOneWould(t *testing.T) {
+	h := isolated(t, PasswordConfig{Workers: 2, Queue: 100}, "serve")
+	for name, password := range map[string]string{
+		"plain": "hunter-hunter", "argon2id": strings.Repeat("x", 73), "empty": "", "not UTF-8": "pass\xff\x00word\n", "ligature": "\ufb01sh",
+	} {
+		hash, err := h.Hash(t.Context(), password)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if ok, stale, err := h.Verify(t.Context(), hash, password); !ok || stale || err != nil {
+			t.Errorf("%s: %v, stale %v, %v", name, ok, stale, err)
+		}
+		for _, wrong := range []string{password + "x", "pass\ufffd\x00word\n"} {
+			if ok, _, err := h.Verify(t.Context(), hash, wrong); ok || err != nil {
+				t.Errorf("%s: %q opens it: %v", name, wrong, err)
+			}
+		}
+	}
+	if ok, _, err := h.Verify(t.Context(), "", "x"); ok || err != nil {
+		t.Errorf("nobody: %v, %v", ok, err)
+	}
+	if _, _, err := h.Verify(t.Context(), "$1$malformed", "x"); !errors.Is(err, errHashFormat) {
+		t.Errorf("%v", err)
+	}
+	hash, err := bcrypt.GenerateFromPassword([]byte("p7"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for i := range 40 { // nobody gets another's answer
+		all.Go(func() {
+			if ok, _, err := h.Verify(t.Context(), string(hash), fmt.Sprint("p", i)); ok != (i == 7) || err != nil {
+				t.Errorf("%d: %v, %v", i, ok, err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// A worker that has been killed while it had nothing to do is replaced, and nobody
+// notices.
+func TestAProcessThatHasDiedIsReplaced(t *testing.T) {
+	h := isolated(t, PasswordConfig{}, "serve")
+	for range 3 {
+		if _, err := h.Hash(t.Context(), "x"); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.workers[0].process.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAProcessWithNothingToDoEnds(t *testing.T) {
+	h := isolated(t, PasswordConfig{}, "serve")
+	w := h.workers[0]
+	w.idle = time.Millisecond
+	if _, err := h.Hash(t.Context(), "x"); err != nil {
+		t.Fatal(err)
+	}
+	ended := func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.process == nil
+	}
+	for deadline := time.Now().Add(10 * time.Second); !ended(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it goes on")
+		}
+	}
+	if _, err := h.Hash(t.Context(), "x"); err != nil {
+		t.Error("another is not started:", err)
+	}
+}
+
+// Whatever is wrong with a worker is an error, soon, and never an opened account.
+func TestAWorkerThatFailsIsAnError(t *testing.T) {
+	for _, mode := range []string{"fail", "hang", "missing"} {
+		h := isolated(t, PasswordConfig{}, mode)
+		if mode == "missing" {
+			h.Isolate(func(ctx context.Context) *exec.Cmd { return exec.CommandContext(ctx, t.TempDir()+"/missing") })
+		}
+		h.workers[0].time = 10 * time.Second
+		if mode == "hang" {
+			h.workers[0].time = 50 * time.Millisecond
+		}
+		for range 2 {
+			ok, _, err := h.Verify(t.Context(), "", "x")
+			if ok || err == nil || errors.Is(err, ErrBusy) != (mode == "hang") {
+				t.Errorf("%s: %v, %v", mode, ok, err)
+			}
+		}
+		if h.waiting.Load() != 0 || len(h.workers) != 1 || h.workers[0].process != nil {
+			t.Errorf("%s: a place is lost, or a process is left", mode)
+		}
+	}
+}
+
+// The gateway may be killed: its end of the pipe is gone then.
+func TestAWorkerEndsWithItsGateway(t *testing.T) {
+	if err := servePasswords(strings.NewReader(""), io.Discard); err != nil {
+		t.Error(err)
+	}
+	if err := servePasswords(strings.NewReader("garbage"), io.Discard); err == nil {
+		t.Error("garbage is taken")
+	}
+	h := isolated(t, PasswordConfig{}, "serve")
+	if _, err := h.Hash(t.Context(), "x"); err != nil {
+		t.Fatal(err)
+	}
+	process := h.workers[0].process.cmd.Process
+	h.Close()
+	if err := process.Signal(syscall.Signal(0)); !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("it is still there: %v", err)
+	}
+}
