@@ -87,13 +87,16 @@ func (p *process) stop() {
 func (p *process) pids() []int {
 	all := []int{p.cmd.Process.Pid}
 	for i := 0; i < len(all); i++ {
-		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", all[i], all[i]))
-		if err != nil {
-			continue // it has ended meanwhile
-		}
-		for _, field := range strings.Fields(string(children)) {
-			if pid, err := strconv.Atoi(field); err == nil {
-				all = append(all, pid)
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", all[i])) // the pattern is well formed
+		for _, thread := range threads {
+			children, err := os.ReadFile(thread)
+			if err != nil {
+				continue // it has ended meanwhile
+			}
+			for _, field := range strings.Fields(string(children)) {
+				if pid, err := strconv.Atoi(field); err == nil {
+					all = append(all, pid)
+				}
 			}
 		}
 	}

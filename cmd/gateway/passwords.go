@@ -43,6 +43,6 @@ func passwordWorker() (func(context.Context) *exec.Cmd, error) {
 		self = "/proc/self/exe"
 	}
 	return func(ctx context.Context) *exec.Cmd {
-		return exec.CommandContext(ctx, self, passwordWorkerName) //nolint:gosec // this program
+		return exec.CommandContext(ctx, self, passwordWorkerName)
 	}, nil
 }
