@@ -171,10 +171,7 @@ func (a *answerHead) field(name, value []byte) (bool, error) {
 		if a.length >= 0 || !digits(value) {
 			return false, errors.New("repeated or malformed Content-Length")
 		}
-		a.length = 0
-		for _, c := range value {
-			a.length = a.length*10 + int64(c-'0')
-		}
+		a.length = decimal(value)
 	case len("Proxy-Connection"):
 		return !equalFold(name, "proxy-connection"), nil
 	case len("Transfer-Encoding"):

@@ -40,16 +40,9 @@ func newFlood(ctx context.Context, addr string) (*flood, error) {
 	f := &flood{poller: p, buf: make([]byte, 64<<10), ended: make(chan struct{})}
 	body := fmt.Sprintf(`{"username":%q,"password":%q}`, accountName, accountPassword)
 	f.request = fmt.Appendf(nil, "POST /auth/login HTTP/1.1\r\nHost: api.example.com\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
-	for i := range floodClients {
-		fd, err := dialRaw(addr)
-		if err == nil {
-			f.clients = append(f.clients, &client{fd: fd})
-			err = f.add(fd, i, edges)
-		}
-		if err != nil {
-			f.close()
-			return nil, err
-		}
+	if f.clients, err = dialClients(p, addr, floodClients); err != nil {
+		f.close()
+		return nil, err
 	}
 	ctx, f.leave = context.WithCancel(ctx)
 	go func() {
@@ -60,12 +53,7 @@ func newFlood(ctx context.Context, addr string) (*flood, error) {
 	return f, nil
 }
 
-func (f *flood) close() {
-	for _, c := range f.clients {
-		_ = syscall.Close(c.fd) // the other side finds out
-	}
-	f.poller.close()
-}
+func (f *flood) close() { hangUp(f.poller, f.clients) }
 
 // run goes on until ctx ends and everybody has an answer: what waits for a worker
 // then would be in the way of the next measurement.

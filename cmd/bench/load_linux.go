@@ -43,27 +43,39 @@ func newLoad(addr string, n int, requests [][]byte) (*load, error) {
 		return nil, err
 	}
 	l := &load{poller: p, requests: requests, buf: make([]byte, 256<<10)}
-	for i := range n {
-		fd, err := dialRaw(addr)
-		if err == nil {
-			l.clients = append(l.clients, &client{fd: fd})
-			err = l.add(fd, i, edges)
-		}
-		if err != nil {
-			l.close()
-			return nil, err
-		}
+	if l.clients, err = dialClients(p, addr, n); err != nil {
+		l.close()
+		return nil, err
 	}
 	l.idle = append(l.idle, l.clients...)
 	return l, nil
 }
 
-func (l *load) close() {
-	for _, c := range l.clients {
+// dialClients connects n clients to addr and has p watch them. They are to be hung
+// up also when it fails.
+func dialClients(p *poller, addr string, n int) (all []*client, err error) {
+	for i := range n {
+		fd, err := dialRaw(addr)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, &client{fd: fd})
+		if err := p.add(fd, i, edges); err != nil {
+			return all, err
+		}
+	}
+	return all, nil
+}
+
+// hangUp ends clients and their poller.
+func hangUp(p *poller, all []*client) {
+	for _, c := range all {
 		_ = syscall.Close(c.fd) // the other side finds out
 	}
-	l.poller.close()
+	p.close()
 }
+
+func (l *load) close() { hangUp(l.poller, l.clients) }
 
 // closed keeps every client busy for d and returns how many requests were
 // answered, and how long that took. Requests under way stay so.
