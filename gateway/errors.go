@@ -279,5 +279,8 @@ func fieldProblems(err error) []fieldProblem {
 	return nil
 }
 
+// errPanic is a mistake of ours. What follows it on its connection is not to be trusted.
+var errPanic = errors.New("panic")
+
 // recovered is the error of a panic.
-func recovered(v any, stack []byte) error { return fmt.Errorf("panic: %v\n%s", v, stack) }
+func recovered(v any, stack []byte) error { return fmt.Errorf("%w: %v\n%s", errPanic, v, stack) }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -81,7 +82,7 @@ func (r *recorder) record(e *event) {
 		r.refusals.WithLabelValues(string(e.code)).Inc()
 	}
 	level := slog.LevelInfo
-	if e.cause != nil && e.status >= 500 {
+	if e.cause != nil && (e.status >= 500 || errors.Is(e.cause, errPanic)) {
 		level = slog.LevelError
 	}
 	ctx := context.Background()

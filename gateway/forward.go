@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -200,8 +201,14 @@ func (f *flight) release() {
 	u.flights.Put(f)
 }
 
-// fly does the exchange.
-func (f *flight) fly() error {
+// fly does the exchange. A panic is an error like others: only land knows what is to be
+// ended, and whether the client can still be told.
+func (f *flight) fly() (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = recovered(v, debug.Stack())
+		}
+	}()
 	if err := f.prepare(); err != nil {
 		return err
 	}

@@ -191,7 +191,7 @@ func (g *Gateway) serve(c *fiber.Ctx) error {
 func (g *Gateway) walk(r *request) (walked bool) {
 	defer func() {
 		if v := recover(); v != nil {
-			r.refuse(refuse(codeInternal, recovered(v, debug.Stack())))
+			g.crashed(r, recovered(v, debug.Stack()))
 			walked = true
 		}
 		if walked && !r.forwarded {
@@ -208,6 +208,17 @@ func (g *Gateway) walk(r *request) (walked bool) {
 		r.refuse(asRefusal(err))
 	}
 	return true
+}
+
+// crashed is for a request whose walk was ended by a panic. Its connection ends, too:
+// nobody knows how much of it was read.
+func (g *Gateway) crashed(r *request, cause error) {
+	if r.forwarded { // the client has its answer, and must not get another
+		r.conn.cut(true)
+		g.log.Error("after an answer", "request_id", r.event.requestID, "cause", cause)
+		return
+	}
+	r.refuse(&refusal{code: codeInternal, cause: cause, close: true})
 }
 
 // road is what walk wraps: top to bottom, and out at the first refusal. Its order is the

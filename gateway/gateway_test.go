@@ -125,13 +125,19 @@ func newTestGateway(t testing.TB, adjust func(*Config), change ...func(*StateCon
 
 func (e *testGateway) serve() {
 	e.t.Helper()
+	e.serveOn(func(ln net.Listener) net.Listener { return ln })
+}
+
+// serveOn serves through what wrap makes of a listener.
+func (e *testGateway) serveOn(wrap func(net.Listener) net.Listener) {
+	e.t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		e.t.Fatal(err)
 	}
 	e.addr = ln.Addr().String()
 	served := make(chan error, 1)
-	go func() { served <- e.gateway.Serve(ln) }()
+	go func() { served <- e.gateway.Serve(wrap(ln)) }()
 	e.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()

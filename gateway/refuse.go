@@ -30,10 +30,11 @@ func upstreamRefusal(err error) error {
 		{errBadBody, codeMalformedRequest},
 		{errBodyTimeout, codeRequestTimeout},
 		{errClientGone, codeMalformedRequest},
+		{errPanic, codeInternal},
 	} {
 		if errors.Is(err, m.err) {
 			fromClient := m.code == codeBodyTooLarge || m.code == codeMalformedRequest || m.code == codeRequestTimeout
-			return &refusal{code: m.code, cause: err, close: fromClient}
+			return &refusal{code: m.code, cause: err, close: fromClient || m.code == codeInternal}
 		}
 	}
 	return err
