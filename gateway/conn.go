@@ -120,6 +120,7 @@ type clientConn struct {
 	began   bool        // some of a request has come that is not answered yet
 	between bool        // a request was answered, and nothing of the next has come yet
 	left    bool        // it was closed for being idle
+	idles   bool        // the time until its next request was set by answerFast
 
 	// See parking.
 	headerUntil time.Time // for the first request; zero once the server knows

@@ -35,12 +35,12 @@ func (c *clientConn) answerFast(p []byte) (left int, err error) {
 			break
 		}
 	}
-	if len(rest) == len(p) {
+	if len(rest) == len(p) && !c.idles {
 		return len(p), nil
 	}
 	limit := c.clients.parking.idle
-	if len(rest) > 0 {
-		limit = c.clients.parking.header // the server takes this for set
+	if c.idles = len(rest) == 0; !c.idles { // the server takes it for set that this is a header's
+		limit, c.between = c.clients.parking.header, false
 	}
 	return copy(p, rest), c.SetReadDeadline(time.Now().Add(limit))
 }

@@ -199,3 +199,30 @@ func TestTheFastPathKeepsTheTimeLimits(t *testing.T) {
 		})
 	}
 }
+
+// Whoever has had an answer has no more time for a header than before, whenever it begins.
+func TestAHeaderThatBeginsLaterHasNoMoreTime(t *testing.T) {
+	const header, idle = 150 * time.Millisecond, time.Minute
+	for name, before := range map[string]string{"fast path": "", "server": "\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			e := startFast(t, func(c *Config) { c.HeaderTimeout, c.IdleTimeout = header, idle })
+			conn, err := net.Dial("tcp", e.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			w := newWire(t, conn)
+			for range 2 {
+				w.say(before + get("/public/1"))
+				w.head()
+				w.hear("ok")
+			}
+			begin := time.Now()
+			w.say("G")
+			said, err := w.rest()
+			if took := time.Since(begin); err != nil || !strings.HasPrefix(said, "HTTP/1.1 408") || took < header {
+				t.Errorf("%q, %v after %v", said, err, took)
+			}
+		})
+	}
+}
