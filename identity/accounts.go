@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Registration is what somebody who wants an account sends.
@@ -28,7 +29,7 @@ func (s *Service) Register(ctx context.Context, in Registration, by *Principal, 
 		if in.Role != "" && !slices.Equal(s.cfg.DefaultRoles, []string{in.Role}) {
 			return User{}, ErrRoleNotAllowed
 		}
-		if err := s.throttle(ctx, client, registerLimit(client)); err != nil {
+		if err := s.throttle(ctx, s.now(), client, registerLimit(client)); err != nil {
 			return User{}, err
 		}
 	}
@@ -150,23 +151,21 @@ func (s *Service) Login(ctx context.Context, name, password string, client Clien
 	if s.hasher.full() { // before anything is counted: no guess is made, and a refusal must be cheap in a flood
 		return Grant{}, ErrBusy
 	}
-	limits, err := s.loginLimits(ctx, account, client)
+	at := s.now()
+	limits, err := s.loginLimits(ctx, at, account, client)
 	if err != nil {
 		return Grant{}, err
 	}
-	if err := s.throttle(ctx, client, limits...); err != nil {
+	if err := s.throttle(ctx, at, client, limits...); err != nil {
 		return Grant{}, err
 	}
 	u, err := lookup(ctx, key)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return Grant{}, fmt.Errorf("looking up a user: %w", err)
 	}
-	ok, stale, err := s.hasher.Verify(ctx, u.PasswordHash, password)
-	if errors.Is(err, ErrBusy) { // no guess was made: a flood must not lock out those who wait in it
-		err = errors.Join(err, s.takeBack(ctx, limits))
-	}
+	ok, stale, err := s.guess(ctx, at, limits, u.PasswordHash, password)
 	if err != nil {
-		return Grant{}, fmt.Errorf("verifying a password: %w", err)
+		return Grant{}, err
 	}
 	if !ok {
 		s.audit(ctx, client, AuditRecord{Event: EventLoginFailed, UserID: u.ID, Tenant: u.Tenant})
@@ -176,7 +175,7 @@ func (s *Service) Login(ctx context.Context, name, password string, client Clien
 		s.audit(ctx, client, AuditRecord{Event: EventLoginFailed, UserID: u.ID, Tenant: u.Tenant, Details: map[string]string{"reason": "disabled"}})
 		return Grant{}, ErrDisabled
 	}
-	if err := s.succeeded(ctx, limits); err != nil {
+	if err := s.succeeded(ctx, at, limits); err != nil {
 		return Grant{}, err
 	}
 	if stale {
@@ -190,6 +189,19 @@ func (s *Service) Login(ctx context.Context, name, password string, client Clien
 	}
 	s.audit(ctx, client, AuditRecord{Event: EventLogin, UserID: u.ID, ActorID: u.ID, Tenant: u.Tenant, SessionID: grant.SessionID})
 	return grant, nil
+}
+
+// guess verifies a password whose attempt was counted at a time. One that there was no
+// time for was none: a flood must not lock out those who wait in it.
+func (s *Service) guess(ctx context.Context, at time.Time, limits []counter, hash, password string) (ok, stale bool, err error) {
+	ok, stale, err = s.hasher.Verify(ctx, hash, password)
+	if errors.Is(err, ErrBusy) {
+		err = errors.Join(err, s.takeBack(context.WithoutCancel(ctx), at, limits))
+	}
+	if err != nil {
+		return false, false, fmt.Errorf("verifying a password: %w", err)
+	}
+	return ok, stale, nil
 }
 
 // rehash stores the password as the configuration wants it today. Whoever was
@@ -254,7 +266,7 @@ func (s *Service) UpdateMe(ctx context.Context, p *Principal, in Profile, client
 	details := map[string]string{}
 	confirm := in.Email != nil && (address.key != u.EmailKey || !u.EmailVerified)
 	if confirm {
-		if err := s.throttle(ctx, client, mailLimits(address.key, client)...); err != nil {
+		if err := s.throttle(ctx, s.now(), client, mailLimits(address.key, client)...); err != nil {
 			return User{}, err
 		}
 		details["email"] = "to be confirmed"
@@ -300,23 +312,24 @@ func (s *Service) ChangePassword(ctx context.Context, p *Principal, current, nex
 	}
 	// The same counters as a login: a stolen access token must not be a way to
 	// guess the password it does not know.
-	limits, err := s.loginLimits(ctx, u.UsernameKey, client)
+	at := s.now()
+	limits, err := s.loginLimits(ctx, at, u.UsernameKey, client)
 	if err != nil {
 		return err
 	}
-	if err := s.throttle(ctx, client, limits...); err != nil {
+	if err := s.throttle(ctx, at, client, limits...); err != nil {
 		return err
 	}
-	ok, _, err := s.hasher.Verify(ctx, u.PasswordHash, current)
+	ok, _, err := s.guess(ctx, at, limits, u.PasswordHash, current)
 	if err != nil {
-		return fmt.Errorf("verifying a password: %w", err)
+		return err
 	}
 	wrong := badField("current_password", "is not the current password")
 	if !ok {
 		s.audit(ctx, client, AuditRecord{Event: EventLoginFailed, UserID: u.ID, ActorID: u.ID, Tenant: u.Tenant, SessionID: p.SessionID, Details: map[string]string{"reason": "current password"}})
 		return wrong
 	}
-	if err := s.succeeded(ctx, limits); err != nil {
+	if err := s.succeeded(ctx, at, limits); err != nil {
 		return err
 	}
 	// A reset meanwhile has had its reason: the password that was current then

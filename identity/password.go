@@ -41,6 +41,7 @@ type Hasher struct {
 	waiting atomic.Int64
 	workers []*worker  // those who have nothing to do; as many as free places
 	free    sync.Mutex // guards workers
+	end     func()     // of the workers' processes; nil: they have none
 	decoy   string     // a hash of the configured kind that no password opens
 	common  commonPasswords
 }
@@ -69,13 +70,21 @@ func NewHasher(cfg PasswordConfig) (*Hasher, error) {
 // before the Hasher is used, and Close afterwards. The context given to command
 // ends the process.
 func (h *Hasher) Isolate(command func(context.Context) *exec.Cmd) {
+	life, end := context.WithCancel(context.Background())
+	h.end = end
 	for _, w := range h.workers {
-		w.command = command
+		w.start = func() (*workerProcess, error) { return startWorker(life, command) }
 	}
 }
 
-// Close ends the processes. Nothing may be hashed meanwhile.
+// Close ends the processes for good. What they are at fails: whoever asked is not
+// waited for any more.
 func (h *Hasher) Close() {
+	if h.end != nil {
+		h.end()
+	}
+	h.free.Lock()
+	defer h.free.Unlock()
 	for _, w := range h.workers {
 		w.close()
 	}

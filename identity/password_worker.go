@@ -89,9 +89,9 @@ func servePasswords(in io.Reader, out io.Writer) error {
 // worker does one password at a time, in this process or in one of its own that is
 // started when it is needed.
 type worker struct {
-	command func(context.Context) *exec.Cmd // nil: in this process
-	idle    time.Duration
-	time    time.Duration
+	start func() (*workerProcess, error) // nil: in this process
+	idle  time.Duration
+	time  time.Duration
 
 	mu      sync.Mutex // guards what follows
 	process *workerProcess
@@ -106,7 +106,7 @@ type workerProcess struct {
 }
 
 func (w *worker) do(t passwordTask) (passwordResult, error) {
-	if w.command == nil {
+	if w.start == nil {
 		r := t.do()
 		return r, r.err()
 	}
@@ -129,7 +129,7 @@ func (w *worker) do(t passwordTask) (passwordResult, error) {
 
 func (w *worker) exchange(t passwordTask) (r passwordResult, err error) {
 	if w.process == nil {
-		if w.process, err = startWorker(w.command); err != nil {
+		if w.process, err = w.start(); err != nil {
 			return r, fmt.Errorf("starting a password worker: %w", err)
 		}
 	}
@@ -170,9 +170,9 @@ func (w *worker) stop() error {
 }
 
 // startWorker starts a process that gets passwords by its standard input alone, and
-// of our environment nothing, because that has secrets.
-func startWorker(command func(context.Context) *exec.Cmd) (*workerProcess, error) {
-	ctx, kill := context.WithCancel(context.Background())
+// of our environment nothing, because that has secrets. It ends with life, if not before.
+func startWorker(life context.Context, command func(context.Context) *exec.Cmd) (*workerProcess, error) {
+	ctx, kill := context.WithCancel(life)
 	cmd := command(ctx)
 	cmd.Env = append(cmd.Env, "GOMAXPROCS=1", "GOTRACEBACK=none")
 	in, err1 := cmd.StdinPipe()

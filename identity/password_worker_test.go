@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -161,5 +162,39 @@ func TestAWorkerEndsWithItsGateway(t *testing.T) {
 	h.Close()
 	if err := process.Signal(syscall.Signal(0)); !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("it is still there: %v", err)
+	}
+}
+
+// Whoever is stopped does not wait for a password, and leaves no process behind.
+func TestCloseDoesNotWaitForAPassword(t *testing.T) {
+	h := isolated(t, PasswordConfig{Workers: 2}, "hang")
+	failed := make(chan error, 2)
+	for range cap(failed) {
+		go func() {
+			_, err := h.Hash(t.Context(), "x")
+			failed <- err
+		}()
+	}
+	for !h.full() {
+		runtime.Gosched()
+	}
+	h.Close() // whether they have a process by now or will ask for one
+	for range cap(failed) {
+		select {
+		case err := <-failed:
+			if err == nil {
+				t.Error("a password that was not hashed")
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("still at it")
+		}
+	}
+	for _, w := range h.workers {
+		if w.process != nil {
+			t.Error("a process is left")
+		}
+	}
+	if _, err := h.Hash(t.Context(), "x"); err == nil {
+		t.Error("another was started")
 	}
 }

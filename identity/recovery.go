@@ -18,7 +18,7 @@ func (s *Service) Forgot(ctx context.Context, addr string, client Client) error 
 	if err != nil {
 		return err
 	}
-	if err := s.throttle(ctx, client, mailLimits(address.key, client)...); err != nil {
+	if err := s.throttle(ctx, s.now(), client, mailLimits(address.key, client)...); err != nil {
 		return err
 	}
 	return s.enqueue(ctx, jobReset, map[string]string{"email": address.key, "ip": client.IP, "request_id": client.RequestID})

@@ -192,7 +192,7 @@ func (s *Service) Refresh(ctx context.Context, token string, client Client) (Gra
 	if err != nil {
 		return Grant{}, err
 	}
-	if err := s.throttle(ctx, client, refreshLimit(id)); err != nil {
+	if err := s.throttle(ctx, s.now(), client, refreshLimit(id)); err != nil {
 		return Grant{}, err
 	}
 	now := s.now()

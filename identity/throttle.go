@@ -64,12 +64,12 @@ const (
 // window, so that unlocking starts them anew, whatever the addresses. The
 // windows are one length, hence begin together: that number needs to be
 // remembered no longer than what it is about.
-func (s *Service) loginLimits(ctx context.Context, account string, client Client) ([]counter, error) {
+func (s *Service) loginLimits(ctx context.Context, at time.Time, account string, client Client) ([]counter, error) {
 	l := s.cfg.LoginLimit
 	if l.Attempts <= 0 {
 		return nil, nil
 	}
-	unlocked, err := s.store.Hit(ctx, unlockKey(account), 0, l.Window, s.now())
+	unlocked, err := s.store.Hit(ctx, unlockKey(account), 0, l.Window, at)
 	if err != nil {
 		return nil, fmt.Errorf("counting an attempt: %w", err)
 	}
@@ -116,14 +116,15 @@ func mailLimits(addressee string, client Client) []counter {
 }
 
 // throttle counts an attempt before it is made, so that many at once cannot all
-// slip through, and refuses it when a count is above its limit.
-func (s *Service) throttle(ctx context.Context, client Client, counters ...counter) error {
-	now := s.now()
+// slip through, and refuses it when a count is above its limit. What is taken back of
+// it is taken back at the same time: later may be another window, which has not
+// counted it.
+func (s *Service) throttle(ctx context.Context, at time.Time, client Client, counters ...counter) error {
 	for _, c := range counters {
 		if c.limit.Attempts <= 0 {
 			continue // the operator turned this limit off
 		}
-		n, err := s.store.Hit(ctx, c.key, 1, c.limit.Window, now)
+		n, err := s.store.Hit(ctx, c.key, 1, c.limit.Window, at)
 		if err != nil {
 			return fmt.Errorf("counting an attempt: %w", err)
 		}
@@ -133,14 +134,14 @@ func (s *Service) throttle(ctx context.Context, client Client, counters ...count
 		if n == c.limit.Attempts+1 { // once for a window, or a flood would fill the audit log
 			s.audit(ctx, client, AuditRecord{Event: EventThrottled, Details: map[string]string{"counter": c.key}})
 		}
-		return &ThrottledError{RetryAfter: c.limit.Window - time.Duration(now.UnixNano())%c.limit.Window}
+		return &ThrottledError{RetryAfter: c.limit.Window - time.Duration(at.UnixNano())%c.limit.Window}
 	}
 	return nil
 }
 
 // succeeded takes back what was counted for an attempt that turned out well; the
 // strictest counter starts again.
-func (s *Service) succeeded(ctx context.Context, counters []counter) error {
+func (s *Service) succeeded(ctx context.Context, at time.Time, counters []counter) error {
 	for i, c := range counters {
 		if c.counts != failedAttempts || c.limit.Attempts <= 0 {
 			continue
@@ -149,7 +150,7 @@ func (s *Service) succeeded(ctx context.Context, counters []counter) error {
 		if i == 0 {
 			err = s.store.Forget(ctx, c.key)
 		} else {
-			_, err = s.store.Hit(ctx, c.key, -1, c.limit.Window, s.now())
+			_, err = s.store.Hit(ctx, c.key, -1, c.limit.Window, at)
 		}
 		if err != nil {
 			return fmt.Errorf("taking back an attempt: %w", err)
@@ -159,9 +160,9 @@ func (s *Service) succeeded(ctx context.Context, counters []counter) error {
 }
 
 // takeBack undoes what was counted for an attempt that was not made.
-func (s *Service) takeBack(ctx context.Context, counters []counter) error {
+func (s *Service) takeBack(ctx context.Context, at time.Time, counters []counter) error {
 	for _, c := range counters {
-		if _, err := s.store.Hit(ctx, c.key, -1, c.limit.Window, s.now()); err != nil {
+		if _, err := s.store.Hit(ctx, c.key, -1, c.limit.Window, at); err != nil {
 			return fmt.Errorf("taking back an attempt: %w", err)
 		}
 	}

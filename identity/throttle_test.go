@@ -336,3 +336,67 @@ func TestNamesAreNotKeysOfCounters(t *testing.T) {
 		t.Error("it is in the log")
 	}
 }
+
+// crowded is another gateway over the same store, in which every login finds the
+// passwords' queue full when it comes to its own; before that, act is called.
+func (w *world) crowded(act func()) *world {
+	w.t.Helper()
+	r := *w
+	r.store = &faultyStore{Store: w.store.Store}
+	hasher, err := identity.NewHasher(identity.PasswordConfig{Hash: "bcrypt", Cost: 4, Workers: 1})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r.hasher = hasher
+	r.start()
+	w.t.Cleanup(hasher.Close)
+	r.store.once("Hit", true, func() {
+		hasher.Occupy()
+		act()
+	})
+	return &r
+}
+
+// For want of a worker no guess is made, and none is counted, wherever it is found out.
+func TestWhoIsNotServedHasNotGuessed(t *testing.T) {
+	w := newWorld(t)
+	w.user("ana")
+	p := w.as("ana")
+	r := w.crowded(func() {})
+	for range 10 {
+		_, err := r.Login(w.ctx, "ana", "wrong password", here)
+		w.want(err, identity.ErrBusy)
+		_, err = r.Login(w.ctx, "nobody", "wrong password", here)
+		w.want(err, identity.ErrBusy)
+		w.want(r.ChangePassword(w.ctx, p, "wrong password", another, here), identity.ErrBusy)
+	}
+	for _, name := range []string{"ana", "nobody"} {
+		for i := range 5 {
+			if !w.guess(name, here) {
+				t.Errorf("%s: throttled after %d guesses", name, i)
+			}
+		}
+		if w.guess(name, here) {
+			t.Errorf("%s: a sixth guess", name)
+		}
+	}
+}
+
+// What was counted in one window is not taken back from the next.
+func TestAnAttemptIsTakenBackWhereItWasCounted(t *testing.T) {
+	w := newWorld(t)
+	w.user("ana")
+	r := w.crowded(func() {
+		w.clock.advance(w.cfg.LoginLimit.Window)
+		for i := range 5 {
+			if !w.guess("ana", here) {
+				t.Errorf("throttled after %d guesses", i)
+			}
+		}
+	})
+	_, err := r.Login(w.ctx, "ana", "wrong password", here)
+	w.want(err, identity.ErrBusy)
+	if w.guess("ana", here) {
+		t.Error("a sixth guess")
+	}
+}
