@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"portcullis/identity"
 )
@@ -24,6 +26,9 @@ func newPasswordWorker(s *shared) *cobra.Command {
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
+			if f, ok := s.stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+				return errors.New("this is how serve hashes passwords, and nothing for a terminal")
+			}
 			// Whoever stops the gateway with its whole group would stop this, too,
 			// while the gateway still answers. It ends when its input does.
 			signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)

@@ -82,8 +82,9 @@ func tell(t *testing.T, dir, mongo string) {
 		Dir:   dir,
 		Setup: func(env *testscript.Env) error { return setUpStory(t, env, mongo) },
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"start": cmdStart, "stop": cmdStop, "http": cmdHTTP, "save": cmdSave, "mailed": cmdMailed, "shown": cmdShown,
+			"start": cmdStart, "end": cmdEnd, "http": cmdHTTP, "save": cmdSave, "mailed": cmdMailed, "shown": cmdShown,
 			"await": cmdAwait, "awaitstatus": cmdAwaitStatus, "awaitbody": cmdAwaitBody,
+			"workers": cmdWorkers, "signal": cmdSignal, "crash": cmdCrash, "gone": cmdGone,
 		},
 	})
 }
@@ -220,8 +221,26 @@ func processes(ts *testscript.TestScript) map[string]*process {
 	return ts.Value(processKey{}).(map[string]*process)
 }
 
-// stop NAME asks a command to end and wants it to do so well.
-func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
+// TestStoriesAreToldToTheirEnd holds that no story uses the library's own "stop", which
+// ends the story and takes no notice of what stands behind it.
+func TestStoriesAreToldToTheirEnd(t *testing.T) {
+	stories, err := filepath.Glob("testdata/*/*.txtar")
+	if err != nil || len(stories) == 0 {
+		t.Fatal(len(stories), err)
+	}
+	for _, story := range stories {
+		b, err := os.ReadFile(story)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if regexp.MustCompile(`(?m)^(! )?stop\b`).Match(b) {
+			t.Errorf("%s: says stop; end is what ends a command", story)
+		}
+	}
+}
+
+// end NAME asks a command to end and wants it to do so well.
+func cmdEnd(ts *testscript.TestScript, neg bool, args []string) {
 	p := processes(ts)[args[0]]
 	ts.Check(p.cmd.Process.Signal(syscall.SIGTERM))
 	select {
