@@ -29,10 +29,28 @@ func TestWorkerProcess(t *testing.T) {
 		os.Exit(0)
 	case "fail":
 		os.Exit(4)
+	case "garbage":
+		_, _ = io.WriteString(os.Stdout, strings.Repeat("a library that greets\n", 10))
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	case "die":
+		_, _ = os.Stdin.Read(make([]byte, 1))
+		os.Exit(5)
+	case "late":
+		_ = servePasswords(os.Stdin, lateWriter{os.Stdout})
+		os.Exit(0)
 	case "hang":
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
 	}
+}
+
+// lateWriter says what it is to say when nobody waits for it any more.
+type lateWriter struct{ io.Writer }
+
+func (w lateWriter) Write(p []byte) (int, error) {
+	time.Sleep(300 * time.Millisecond)
+	return w.Writer.Write(p)
 }
 
 // isolated returns a Hasher whose workers are processes of this program.
@@ -51,7 +69,7 @@ func isolated(t *testing.T, cfg PasswordConfig, mode string) *Hasher {
 func TestProcessesAnswerAsThisOneWould(t *testing.T) {
 	h := isolated(t, PasswordConfig{Workers: 2, Queue: 100}, "serve")
 	for name, password := range map[string]string{
-		"plain": "hunter-hunter", "argon2id": strings.Repeat("x", 73), "empty": "", "not UTF-8": "pass\xff\x00word\n", "ligature": "\ufb01sh",
+		"plain": "hunter-hunter", "argon2id": strings.Repeat("x", 73), "empty": "", "not UTF-8": "pass\xff\x00word\n", "ligature": "\ufb01sh", "a megabyte": strings.Repeat("x", 1<<20),
 	} {
 		hash, err := h.Hash(t.Context(), password)
 		if err != nil {
@@ -125,23 +143,45 @@ func TestAProcessWithNothingToDoEnds(t *testing.T) {
 
 // Whatever is wrong with a worker is an error, soon, and never an opened account.
 func TestAWorkerThatFailsIsAnError(t *testing.T) {
-	for _, mode := range []string{"fail", "hang", "missing"} {
+	for _, mode := range []string{"fail", "die", "garbage", "hang", "late", "missing"} {
 		h := isolated(t, PasswordConfig{}, mode)
 		if mode == "missing" {
 			h.Isolate(func(ctx context.Context) *exec.Cmd { return exec.CommandContext(ctx, t.TempDir()+"/missing") })
 		}
 		h.workers[0].time = 10 * time.Second
-		if mode == "hang" {
+		slow := mode == "hang" || mode == "late"
+		if slow {
 			h.workers[0].time = 50 * time.Millisecond
 		}
 		for range 2 {
 			ok, _, err := h.Verify(t.Context(), "", "x")
-			if ok || err == nil || errors.Is(err, ErrBusy) != (mode == "hang") {
+			if ok || err == nil || errors.Is(err, ErrBusy) != slow {
 				t.Errorf("%s: %v, %v", mode, ok, err)
 			}
 		}
 		if h.waiting.Load() != 0 || len(h.workers) != 1 || h.workers[0].process != nil {
 			t.Errorf("%s: a place is lost, or a process is left", mode)
+		}
+	}
+}
+
+// An answer that comes too late is nobody's: not that of the next password, either.
+func TestALateAnswerIsNotTheNextOnes(t *testing.T) {
+	h := isolated(t, PasswordConfig{}, "late")
+	hash, err := bcrypt.GenerateFromPassword([]byte("right"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := h.workers[0]
+	for i := range 6 {
+		password, limit := "right", 100*time.Millisecond
+		if i%2 == 1 {
+			password, limit = "wrong", 10*time.Second
+		}
+		w.time = limit
+		ok, _, err := h.Verify(t.Context(), string(hash), password)
+		if ok || errors.Is(err, ErrBusy) != (i%2 == 0) || i%2 == 1 && err != nil {
+			t.Errorf("%d: %v, %v", i, ok, err)
 		}
 	}
 }
