@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -27,7 +27,7 @@ const (
 )
 
 // TracingConfig says where spans go. Headers, such as a collector's credentials,
-// come from OTEL_EXPORTER_OTLP_HEADERS, as everywhere.
+// come from OTEL_EXPORTER_OTLP_HEADERS, as everywhere; see readCollectorEnv.
 type TracingConfig struct {
 	Endpoint    string // URL of an OTLP/HTTP receiver
 	ServiceName string
@@ -45,11 +45,11 @@ type Tracing struct {
 
 // NewTracing returns a Tracing that Close ends. The collector need not be there.
 func NewTracing(ctx context.Context, cfg TracingConfig, log *slog.Logger, metrics prometheus.Registerer) (*Tracing, error) {
-	exporter, err := otlptracehttp.New(ctx,
-		otlptracehttp.WithEndpointURL(strings.TrimSuffix(cfg.Endpoint, "/")+"/v1/traces"),
-		otlptracehttp.WithTimeout(spanTimeout),
-		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{Enabled: false}), // the next batch is the better try
-	)
+	env, err := readCollectorEnv()
+	if err != nil {
+		return nil, fmt.Errorf("tracing: %w", err)
+	}
+	exporter, err := otlptrace.New(ctx, newCollector(strings.TrimSuffix(cfg.Endpoint, "/")+"/v1/traces", env))
 	if err != nil {
 		return nil, fmt.Errorf("tracing: %w", err)
 	}
@@ -218,11 +218,14 @@ func (q *spanQueue) export(batch []sdktrace.ReadOnlySpan) {
 	ctx, cancel := context.WithTimeout(context.Background(), spanTimeout)
 	defer cancel()
 	err := q.exporter.ExportSpans(ctx, batch)
-	if err != nil {
-		q.dropped.Add(float64(len(batch)))
-	} else {
-		q.exported.Add(float64(len(batch)))
+	lost := 0
+	if partial := (*partialError)(nil); errors.As(err, &partial) {
+		lost = int(min(partial.rejected, int64(len(batch))))
+	} else if err != nil {
+		lost = len(batch)
 	}
+	q.dropped.Add(float64(lost))
+	q.exported.Add(float64(len(batch) - lost))
 	if failing := err != nil; failing != q.failing {
 		q.failing = failing
 		if failing {

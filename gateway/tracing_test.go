@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	spans "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 )
@@ -35,7 +34,7 @@ func (c *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		body = unpacked
 	}
 	b, err := io.ReadAll(body)
-	var request collector.ExportTraceServiceRequest
+	var request spans.TracesData // in protobuf, an ExportTraceServiceRequest
 	if err != nil || r.URL.Path != "/v1/traces" || proto.Unmarshal(b, &request) != nil {
 		http.Error(w, "", http.StatusBadRequest)
 		return

@@ -88,6 +88,8 @@ func libraries() map[string][]string {
 		"github.com/go-json-experiment":   {"portcullis/gateway", "portcullis/cmd/gateway", "portcullis/upstream", "portcullis/config", "portcullis/policy"},
 		"github.com/redis/go-redis":       {"portcullis/gateway"},
 		"go.opentelemetry.io":             {"portcullis/gateway"},
+		"google.golang.org/protobuf":      {"portcullis/gateway"},
+		"google.golang.org/grpc":          {},
 		"github.com/swaggo/files":         {"portcullis/gateway"},
 		"github.com/mtibben/confusables":  {"portcullis/identity"},
 		"github.com/MicahParks/keyfunc":   {"portcullis/upstream"},

@@ -1,0 +1,109 @@
+package gateway
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// collectorEnv is what the environment says of the collector, in the variables
+// that every OpenTelemetry exporter reads
+// (opentelemetry.io/docs/specs/otel/protocol/exporter). Where spans go and for how
+// long they are tried is not among it.
+type collectorEnv struct {
+	header       http.Header
+	gzip         bool
+	roots        *x509.CertPool // nil means the system's
+	certificates []tls.Certificate
+}
+
+// readCollectorEnv reads OTEL_EXPORTER_OTLP_HEADERS, _COMPRESSION, _CERTIFICATE,
+// _CLIENT_CERTIFICATE and _CLIENT_KEY, each of which gives way to the variable
+// for traces alone (OTEL_EXPORTER_OTLP_TRACES_…). Its errors hold no value of a
+// header.
+func readCollectorEnv() (collectorEnv, error) {
+	var env collectorEnv
+	name, value := lookupOTLP("HEADERS")
+	header, err := parseOTLPHeaders(value)
+	if err != nil {
+		return env, fmt.Errorf("%s: %w", name, err)
+	}
+	env.header = header
+	switch name, value = lookupOTLP("COMPRESSION"); value {
+	case "gzip":
+		env.gzip = true
+	case "", "none":
+	default:
+		return env, fmt.Errorf("%s: %q is neither gzip nor none", name, value)
+	}
+	if name, value = lookupOTLP("CERTIFICATE"); value != "" {
+		pem, err := os.ReadFile(value)
+		if err != nil {
+			return env, fmt.Errorf("%s: %w", name, err)
+		}
+		if env.roots = x509.NewCertPool(); !env.roots.AppendCertsFromPEM(pem) {
+			return env, fmt.Errorf("%s: %s holds no certificate", name, value)
+		}
+	}
+	name, certificate := lookupOTLP("CLIENT_CERTIFICATE")
+	_, key := lookupOTLP("CLIENT_KEY")
+	if certificate != "" || key != "" {
+		pair, err := tls.LoadX509KeyPair(certificate, key)
+		if err != nil {
+			return env, fmt.Errorf("%s: %w", name, err)
+		}
+		env.certificates = []tls.Certificate{pair}
+	}
+	return env, nil
+}
+
+// lookupOTLP returns the variable that counts, and what it says.
+func lookupOTLP(what string) (name, value string) {
+	for _, name := range []string{"OTEL_EXPORTER_OTLP_TRACES_" + what, "OTEL_EXPORTER_OTLP_" + what} {
+		if value := strings.TrimSpace(os.Getenv(name)); value != "" {
+			return name, value
+		}
+	}
+	return "OTEL_EXPORTER_OTLP_" + what, ""
+}
+
+// parseOTLPHeaders reads name=value,name=value with values percent-encoded.
+func parseOTLPHeaders(text string) (http.Header, error) {
+	header := http.Header{}
+	for pair := range strings.SplitSeq(text, ",") {
+		if strings.TrimSpace(pair) == "" {
+			continue
+		}
+		name, value, found := strings.Cut(pair, "=")
+		name = strings.TrimSpace(name)
+		if !found || !httpguts.ValidHeaderFieldName(name) {
+			return nil, errors.New("not name=value,name=value with names of header fields") // without it, it may be a secret
+		}
+		value, err := url.PathUnescape(value)
+		value = strings.TrimSpace(value)
+		if err != nil || !httpguts.ValidHeaderFieldValue(value) {
+			return nil, fmt.Errorf("the value of %s is not a percent-encoded value of a header field", name)
+		}
+		header.Set(name, value)
+	}
+	return header, nil
+}
+
+// secrets hides the values of the header, and each word of them: of "Bearer abc"
+// it is abc that is told back.
+func (env collectorEnv) secrets() *strings.Replacer {
+	var pairs []string
+	for _, values := range env.header {
+		for _, word := range strings.Fields(strings.Join(values, " ")) {
+			pairs = append(pairs, word, "[hidden]")
+		}
+	}
+	return strings.NewReplacer(pairs...)
+}
