@@ -21,7 +21,8 @@ func rawSocket(c *net.TCPConn) syscall.RawConn {
 // exchange is one exchange of bytes as the runtime's poller drives it: it
 // is called, and called again when the socket has become readable, until it
 // returns true. The poller begins to listen before the first call, so nothing
-// that comes after the check can be missed.
+// that comes after the check can be missed. What came before it would be, on a
+// new connection, which is not checked, so there it is looked for.
 func (c *upstreamConn) exchange(fd uintptr) bool {
 	if c.stage == stageCheck {
 		if c.reused && !silent(fd) {
@@ -33,7 +34,9 @@ func (c *upstreamConn) exchange(fd uintptr) bool {
 		if c.err != nil || c.sent < len(c.out) || c.in == nil {
 			return true
 		}
-		return false // that there is an answer already is rare, and finding none costs a system call
+		if c.reused {
+			return false // that there is an answer already is rare, and finding none costs a system call
+		}
 	}
 	n, ready, err := readDirect(fd, c.in)
 	if ready && err == nil && n == 0 {
