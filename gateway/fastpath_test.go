@@ -226,3 +226,38 @@ func TestAHeaderThatBeginsLaterHasNoMoreTime(t *testing.T) {
 		})
 	}
 }
+
+// What the fast path looks at and leaves to the server is one request: it is counted
+// once, by limits and in the log.
+func TestWhatTheFastPathLeavesToTheServerCountsOnce(t *testing.T) {
+	const each = 3
+	e := startFast(t, func(*Config) {}, func(c *StateConfig) {
+		c.RateLimits = []RateLimit{
+			{Name: "address", Key: "address", Requests: 4 * each, Per: time.Hour},
+			{Name: "user", Key: "user", Requests: 4 * each, Per: time.Hour},
+		}
+		c.Routes[0].RateLimits = []string{"address", "user"}
+	})
+	token := "Authorization: Bearer " + e.token("uma", "user")
+	for i := range each {
+		for kind, raw := range map[string]string{
+			"fast":   get("/tasks/1", token),
+			"last":   get("/tasks/1", token, "Connection: close"),
+			"body":   "POST /tasks/1 HTTP/1.1\r\nHost: h\r\n" + token + "\r\nContent-Length: 9000\r\n\r\n" + strings.Repeat("x", 9000),
+			"server": "\r\n" + get("/tasks/1", token),
+		} {
+			if res, body, _ := e.send(raw); res.StatusCode != 200 {
+				t.Errorf("%s, %d: %d %s", kind, i, res.StatusCode, body)
+			}
+		}
+	}
+	for kind, raw := range map[string]string{"fast": get("/tasks/1", token), "last": get("/tasks/1", token, "Connection: close")} {
+		if res, _, _ := e.send(raw); res.StatusCode != 429 {
+			t.Errorf("%s: one too many is answered with %d", kind, res.StatusCode)
+		}
+	}
+	const all = 4*each + 2
+	if n := strings.Count(e.log.String(), "msg=request"); n != all || e.fast.Load() != each+1 {
+		t.Errorf("%d records of %d requests, %d on the fast path", n, all, e.fast.Load())
+	}
+}
