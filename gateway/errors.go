@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -281,6 +282,16 @@ func fieldProblems(err error) []fieldProblem {
 
 // errPanic is a mistake of ours. What follows it on its connection is not to be trusted.
 var errPanic = errors.New("panic")
+
+// caught is the error of do, which a panic is made to be, too.
+func caught(do func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = recovered(v, debug.Stack())
+		}
+	}()
+	return do()
+}
 
 // recovered is the error of a panic.
 func recovered(v any, stack []byte) error { return fmt.Errorf("%w: %v\n%s", errPanic, v, stack) }

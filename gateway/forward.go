@@ -3,7 +3,6 @@ package gateway
 import (
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -158,7 +157,7 @@ func (u *upstream) forward(in *inbound, out *outbound) (exchange, *tunnel, error
 		f = &flight{small: new([smallBuffer]byte)}
 	}
 	f.begin(u, in, out)
-	err := f.fly()
+	err := caught(f.fly) // only land knows what is to be ended, and whether the client can still be told
 	if err = f.land(err); err != nil {
 		err = fmt.Errorf("forward to %s: %w", u.name, err)
 	}
@@ -201,14 +200,8 @@ func (f *flight) release() {
 	u.flights.Put(f)
 }
 
-// fly does the exchange. A panic is an error like others: only land knows what is to be
-// ended, and whether the client can still be told.
-func (f *flight) fly() (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = recovered(v, debug.Stack())
-		}
-	}()
+// fly does the exchange.
+func (f *flight) fly() error {
 	if err := f.prepare(); err != nil {
 		return err
 	}

@@ -128,3 +128,25 @@ func TestAPanicAfterAnAnswerEndsTheConnection(t *testing.T) {
 		})
 	}
 }
+
+// panicReader is a body that brings its reader down.
+type panicReader struct{}
+
+func (panicReader) Read([]byte) (int, error) { panic("in the middle of a body") }
+
+// A body is read by a goroutine of its own, which must not take the gateway with it.
+func TestAPanicInAnUploadEndsTheExchange(t *testing.T) {
+	e := startGateway(t)
+	up := e.gateway.state.Load().route("/public").upstream
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	in := inbound{conn: &clientConn{Conn: ours}, body: requestBody{kind: bodyChunked, stream: panicReader{}}}
+	_, _, err := up.forward(&in, &outbound{method: "POST", target: "/public/x", host: "h"})
+	var refused *refusal
+	if !errors.Is(err, errPanic) || !errors.As(upstreamRefusal(err), &refused) || refused.code != codeInternal || !refused.close {
+		t.Errorf("%v", err)
+	}
+	if n := up.targets[0].active.Load(); n != 0 {
+		t.Errorf("%d exchanges go on", n)
+	}
+}

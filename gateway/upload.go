@@ -154,7 +154,7 @@ func (f *flight) startUpload() {
 	f.upload.done = make(chan struct{})
 	go func() {
 		defer close(f.upload.done)
-		err := f.copyBody()
+		err := caught(f.copyBody)
 		f.upload.whole = err == nil
 		f.upload.ended.Store(int64(time.Since(f.start)))
 		// Whether the upstream has stopped reading because it has answered, the
