@@ -88,13 +88,13 @@ func decimal(b []byte) int64 {
 // the first 64 characters, and of the next.
 func tokenByte(c byte) bool {
 	const (
-		low  = 1<<'!' | 1<<'#' | 1<<'$' | 1<<'%' | 1<<'&' | 1<<'\'' | 1<<'*' | 1<<'+' | 1<<'-' | 1<<'.' | 0x3ff<<'0'
-		high = 0x3ffffff<<('A'-64) | 1<<('^'-64) | 1<<('_'-64) | 1<<('`'-64) | 0x3ffffff<<('a'-64) | 1<<('|'-64) | 1<<('~'-64)
+		low  uint64 = 1<<'!' | 1<<'#' | 1<<'$' | 1<<'%' | 1<<'&' | 1<<'\'' | 1<<'*' | 1<<'+' | 1<<'-' | 1<<'.' | 0x3ff<<'0'
+		high uint64 = 0x3ffffff<<('A'-64) | 1<<('^'-64) | 1<<('_'-64) | 1<<('`'-64) | 0x3ffffff<<('a'-64) | 1<<('|'-64) | 1<<('~'-64)
 	)
 	if c < 64 {
 		return low>>c&1 != 0
 	}
-	return c < 128 && uint64(high)>>(c-64)&1 != 0
+	return c < 128 && high>>(c-64)&1 != 0
 }
 
 // printable reports whether a value holds no control character but tabs. It looks
