@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -17,6 +18,7 @@ type bench struct {
 	duration time.Duration
 	progress io.Writer
 	result   *Result
+	profiler *profiler // nil: no profile is taken
 }
 
 const clients = 64
@@ -119,8 +121,9 @@ func (b *bench) saturate(s *running, row *Row, requests [][]byte, clients int) e
 		if err != nil {
 			return err
 		}
+		profiled := b.profiler.begin(b.ctx, s, b.duration)
 		n, took, err := l.closed(b.ctx, b.duration)
-		if err != nil {
+		if err = errors.Join(err, profiled()); err != nil {
 			return err
 		}
 		after, err := s.cpu()

@@ -10,10 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/pprof/profile"
 )
 
 func TestMain(m *testing.M) {
@@ -229,6 +232,54 @@ func TestFlags(t *testing.T) {
 		var out bytes.Buffer
 		if err := run(context.Background(), bad, &out, &out); err == nil {
 			t.Errorf("%v is accepted", bad)
+		}
+	}
+}
+
+// What was taken in several measurements is one profile, and does not tell where the
+// binary was.
+func TestProfilesAreMerged(t *testing.T) {
+	var requested []string
+	addr := serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
+		requested = append(requested, r.URL.String())
+		if err := pprof.StartCPUProfile(w); err != nil {
+			t.Error(err)
+		}
+		for begin := time.Now(); time.Since(begin) < 200*time.Millisecond; {
+			_ = bytes.Repeat([]byte("work "), 1000)
+		}
+		pprof.StopCPUProfile()
+	})
+	p := &profiler{file: filepath.Join(t.TempDir(), "profile")}
+	for range 2 {
+		if err := p.begin(t.Context(), &running{admin: addr}, 2*time.Second)(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.begin(t.Context(), &running{}, time.Second)(); err != nil { // nginx
+		t.Error(err)
+	}
+	if want := "/debug/pprof/profile?seconds=2"; len(requested) != 2 || requested[0] != want {
+		t.Errorf("requested %q", requested)
+	}
+	if err := p.write(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(p.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	all, err := profile.Parse(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if one := p.taken[0].DurationNanos; all.DurationNanos <= one || len(all.Sample) == 0 {
+		t.Errorf("%d samples of %d ns, beside %d ns of one", len(all.Sample), all.DurationNanos, one)
+	}
+	for _, m := range all.Mapping {
+		if m.File != "" {
+			t.Errorf("tells of %s", m.File)
 		}
 	}
 }

@@ -33,9 +33,9 @@ func main() {
 
 // options are the flags.
 type options struct {
-	cases, json, compare, svg, readme, from, gateway, note string
-	rounds                                                 int
-	duration                                               time.Duration
+	cases, json, compare, svg, readme, from, gateway, note, profile string
+	rounds                                                          int
+	duration                                                        time.Duration
 }
 
 func parse(args []string, stderr io.Writer) (*options, error) {
@@ -51,6 +51,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.StringVar(&o.readme, "readme", "", "put its table between the marks in this `file`")
 	f.StringVar(&o.compare, "compare", "", "say what has changed since the result in this `file`")
 	f.StringVar(&o.from, "from", "", "measure nothing, show the result in this `file`")
+	f.StringVar(&o.profile, "profile", "", "write a CPU profile of the gateway at saturation to this `file`")
 	f.StringVar(&o.note, "note", "", "a remark that stays with the result")
 	f.Usage = func() {
 		fmt.Fprint(stderr, `bench measures the gateway beside nginx and HAProxy.
@@ -150,10 +151,16 @@ func measure(ctx context.Context, o *options, progress io.Writer) (*Result, erro
 	b := &bench{ctx: ctx, site: s, rounds: o.rounds, duration: o.duration, progress: progress, result: &Result{
 		Date: time.Now().UTC().Format(time.DateOnly), Machine: machine(ctx), Rounds: o.rounds, Duration: o.duration.String(), Note: o.note,
 	}}
+	if o.profile != "" {
+		b.profiler = &profiler{file: o.profile}
+	}
 	for _, c := range chosen {
 		if err := b.run(c); err != nil {
 			return nil, fmt.Errorf("case %s: %w", c.name, err)
 		}
+	}
+	if b.profiler != nil {
+		return b.result, b.profiler.write()
 	}
 	return b.result, nil
 }
