@@ -496,7 +496,7 @@ func TestForwardedForIsBelievedFromTrustedProxiesOnly(t *testing.T) {
 	}
 }
 
-func prefixes(t *testing.T, list string) []netip.Prefix {
+func prefixes(t testing.TB, list string) []netip.Prefix {
 	t.Helper()
 	var all []netip.Prefix
 	for _, text := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' }) {

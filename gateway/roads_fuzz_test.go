@@ -104,10 +104,12 @@ func startTwoRoads(t testing.TB, at *url.URL) *twoRoads {
 	t.Helper()
 	both := &twoRoads{}
 	adjust := func(c *Config) { c.HeaderBytes, c.Log = 4<<10, slog.New(slog.DiscardHandler) }
-	both.fast = newTestGateway(t, adjust, func(c *StateConfig) {
+	both.fast = newTestGateway(t, adjust, withCookies, func(c *StateConfig) {
+		c.TrustedProxies = prefixes(t, "127.0.0.0/8")
 		c.Upstreams[0].Targets = []*url.URL{at}
-		c.Routes = append(c.Routes, RouteConfig{Path: "/small", Upstream: "up", MaxBody: 3})
-		c.Policy = mustParsePolicy(t, testPolicy+"p, anonymous, /small/*, *, allow\n")
+		c.Routes = append(c.Routes, RouteConfig{Path: "/small", Upstream: "up", MaxBody: 3},
+			RouteConfig{Path: "/cors", Upstream: "up", CORS: CORS{Origins: []string{"https://app.test"}, Methods: []string{"PUT"}}})
+		c.Policy = mustParsePolicy(t, testPolicy+"p, anonymous, /small/*, *, allow\np, anonymous, /cors/*, *, allow\n")
 	})
 	both.token = both.fast.token("uma", "user")
 	state, err := NewState(both.fast.config)
@@ -186,6 +188,11 @@ func FuzzBothRoads(f *testing.F) {
 		"PUT /public/a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2;x\r\nab\r\n1\r\nc\r\n0\r\nX: y\r\n\r\n" + whole,
 		get("/public/a", "X: "+strings.Repeat("y", 3000)) + whole, get("/public/a", "X: "+strings.Repeat("y", 4<<10)) + whole,
 		get("/public/a?"+strings.Repeat("y", 4<<10-len(get("/public/a?")))) + whole, get("/public/a?"+strings.Repeat("y", 4<<10-len(get("/public/a?"))-1)) + whole,
+		get("/tasks/1", "Cookie: a=b; __Host-portcullis_access=TOKEN; c=d") + post("POST", "/tasks/1", "Cookie: __Host-portcullis_access=TOKEN\r\n", "x") + whole,
+		get("/tasks/1", "Cookie: __Host-portcullis_access=TOKEN", "Cookie: __Host-portcullis_access=x", "X-CSRF-Token: x") + get("/tasks/1", token, "Cookie: __Host-portcullis_access=x"),
+		get("/public/a", "X-Forwarded-For: 192.0.2.1, 127.0.0.1", "X-Forwarded-Proto: https", "X-Forwarded-Host: a.test", "X-Request-Id: id-1") + get("/public/a", "Forwarded: for=192.0.2.1;proto=https"),
+		get("/public/a", "X-Forwarded-For: x", "X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: x", "traceparent: 00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"),
+		get("/cors/x", "Origin: https://app.test") + get("/cors/x", "Origin: https://evil.test") + strings.Replace(get("/cors/x", "Origin: https://app.test", "Access-Control-Request-Method: PUT"), "GET", "OPTIONS", 1) + whole,
 		post("POST", "/public/x", "", strings.Repeat("z", 5000)) + whole, get("/public/a", "X: \x80é", "Y:\tz\t") + whole,
 	} {
 		f.Add([]byte(raw), []byte{0})
