@@ -203,9 +203,15 @@ func TestTheFastPathKeepsTheTimeLimits(t *testing.T) {
 // Whoever has had an answer has no more time for a header than before, whenever it begins.
 func TestAHeaderThatBeginsLaterHasNoMoreTime(t *testing.T) {
 	const header, idle = 150 * time.Millisecond, time.Minute
-	for name, before := range map[string]string{"fast path": "", "server": "\r\n"} {
+	for name, before := range map[string]string{"fast path": "", "server": "\r\n", "fast path, parked": "", "server, parked": "\r\n"} {
 		t.Run(name, func(t *testing.T) {
 			e := startFast(t, func(c *Config) { c.HeaderTimeout, c.IdleTimeout = header, idle })
+			parked := strings.HasSuffix(name, "parked")
+			if parked {
+				e.gateway.clients.mu.Lock() // as adding a connection does, and that comes later
+				e.gateway.clients.parking.after = testParkAfter
+				e.gateway.clients.mu.Unlock()
+			}
 			conn, err := net.Dial("tcp", e.addr)
 			if err != nil {
 				t.Fatal(err)
@@ -216,6 +222,9 @@ func TestAHeaderThatBeginsLaterHasNoMoreTime(t *testing.T) {
 				w.say(before + get("/public/1"))
 				w.head()
 				w.hear("ok")
+			}
+			if parked {
+				parks(t, e.testGateway, 1)
 			}
 			begin := time.Now()
 			w.say("G")

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -101,6 +102,55 @@ func TestBothRoadsBringTheSameAnswers(t *testing.T) {
 				}
 				if strings.Contains(fast, "forged") || strings.Contains(strings.ToLower(fast), "assertion") || strings.Contains(fast, "eve") {
 					t.Errorf("the client hears %s", fast)
+				}
+			})
+		}
+	}
+}
+
+// A client that leaves, however it does and whatever it still had to say, ends the
+// upstream's work and takes nothing else along.
+func TestAClientThatLeavesInTheMiddleOfAnAnswer(t *testing.T) {
+	for road, before := range map[string]string{"fast path": "", "server": "\r\n"} {
+		for how, leave := range map[string]func(*net.TCPConn){
+			"closes": func(c *net.TCPConn) { _ = c.Close() },
+			"resets": func(c *net.TCPConn) { _ = c.SetLinger(0); _ = c.Close() },
+			"asks for more, and resets": func(c *net.TCPConn) {
+				_, _ = io.WriteString(c, get("/public/next"))
+				_ = c.SetLinger(0)
+				_ = c.Close()
+			},
+		} {
+			t.Run(road+"/"+how, func(t *testing.T) {
+				ended := make(chan struct{}, 10)
+				upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+					defer func() { ended <- struct{}{} }()
+					for {
+						if _, err := w.Write(make([]byte, 32<<10)); err != nil {
+							return
+						}
+					}
+				}))
+				t.Cleanup(upstream.Close)
+				at, err := url.Parse(upstream.URL)
+				if err != nil {
+					t.Fatal(err)
+				}
+				e := startGateway(t, func(c *StateConfig) { c.Upstreams[0].Targets = []*url.URL{at} })
+				conn := e.dialTCP()
+				if _, err := io.WriteString(conn, before+get("/public/x")); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.ReadFull(conn, make([]byte, 100<<10)); err != nil {
+					t.Fatal(err)
+				}
+				leave(conn.(*net.TCPConn))
+				<-ended
+				target := e.gateway.state.Load().route("/public").upstream.targets[0]
+				waitUntil(t, func() bool { return e.gateway.clients.count() == 0 && target.active.Load() == 0 })
+				waitUntil(t, func() bool { return strings.Contains(e.log.String(), "msg=request") })
+				if log := e.log.String(); strings.Count(log, "msg=request") != 1 || !strings.Contains(log, "status=200") || !strings.Contains(log, "client has left") {
+					t.Errorf("log: %s", log)
 				}
 			})
 		}
