@@ -43,12 +43,13 @@ type collector struct {
 	client *http.Client
 	secret *strings.Replacer // hides what the header says
 	quiet  atomic.Int64      // Unix nanoseconds until which the collector asked not to be asked
+	hurry  <-chan struct{}   // closed when there is no time for another attempt any more
 	life   context.Context   // ends with Stop
 	end    context.CancelFunc
 }
 
-func newCollector(url string, env collectorEnv) *collector {
-	c := &collector{url: url, gzip: env.gzip, secret: env.secrets(), header: http.Header{"User-Agent": {"portcullis"}}}
+func newCollector(url string, env collectorEnv, hurry <-chan struct{}) *collector {
+	c := &collector{url: url, gzip: env.gzip, secret: env.secrets(), hurry: hurry, header: http.Header{"User-Agent": {"portcullis"}}}
 	for name, value := range env.header {
 		c.header[name] = value
 	}
@@ -90,7 +91,7 @@ func (c *collector) Stop(context.Context) error {
 // says, while ctx has time for that. Its error does not hold what the header does.
 func (c *collector) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpans) error {
 	body, err := c.encode(spans)
-	if err != nil {
+	if err = errors.Join(err, c.life.Err()); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -99,7 +100,7 @@ func (c *collector) UploadTraces(ctx context.Context, spans []*tracepb.ResourceS
 
 	err = errCollectorBusy
 	wait := c.untilAsked()
-	for backoff := collectorPause; pauseWithin(ctx, wait); backoff *= 2 {
+	for backoff := collectorPause; c.pause(ctx, wait); backoff *= 2 {
 		var retry bool
 		if retry, err = c.post(ctx, body); !retry {
 			return err
@@ -116,8 +117,8 @@ func (c *collector) untilAsked() time.Duration { return time.Until(time.Unix(0, 
 // errCollectorBusy is why spans were not even sent.
 var errCollectorBusy = errors.New("the collector has asked to be left alone for longer than spans can wait")
 
-// pauseWithin waits, and reports whether there is still time for an attempt.
-func pauseWithin(ctx context.Context, d time.Duration) bool {
+// pause waits, and reports whether there is still time for an attempt.
+func (c *collector) pause(ctx context.Context, d time.Duration) bool {
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= d {
 		return false
 	}
@@ -127,6 +128,8 @@ func pauseWithin(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-time.After(d):
 		return true
+	case <-c.hurry:
+		return false
 	case <-ctx.Done():
 		return false
 	}

@@ -94,7 +94,7 @@ func startCollector(t *testing.T, url string) *collector {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := newCollector(url+"/v1/traces", env)
+	c := newCollector(url+"/v1/traces", env, nil)
 	t.Cleanup(func() { _ = c.Stop(context.Background()) })
 	return c
 }
@@ -322,6 +322,16 @@ func TestSpansThatTheCollectorRejectsAreCounted(t *testing.T) {
 	}
 }
 
+// Whoever stops the gateway does not wait for a collector that is in trouble: what
+// is left is sent once.
+func TestTheLastSpansAreSentOnce(t *testing.T) {
+	url, asked := script(t, status(503, "Retry-After: 4"), status(200))
+	exported, dropped, said := exports(t, url, 5)
+	if exported != 0 || dropped != 5 || asked.Load() != 1 || !strings.Contains(said, "503") {
+		t.Errorf("%v exported, %v dropped, asked %d times, logged %q", exported, dropped, asked.Load(), said)
+	}
+}
+
 // A collector may tell back what it was sent, in whatever part of its answer.
 func TestTheLogDoesNotHoldWhatTheHeaderHolds(t *testing.T) {
 	const secret = "s3cr3t"
@@ -358,7 +368,8 @@ func raw(answer string) http.HandlerFunc {
 
 // An answer without an end is read as far as it counts.
 func TestAnAnswerWithoutAnEndIsNotRead(t *testing.T) {
-	ended := make(chan struct{})
+	const buffered = 64 << 20 // more than sockets hold, and less than can be read within spanTimeout
+	written := make(chan int)
 	for name, head := range map[string]string{
 		"the body":   "HTTP/1.1 200 OK\r\nContent-Type: " + typeProtobuf + "\r\nConnection: close\r\n\r\n",
 		"the header": "HTTP/1.1 200 OK\r\nX: ",
@@ -366,22 +377,25 @@ func TestAnAnswerWithoutAnEndIsNotRead(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			url, _ := script(t, func(w http.ResponseWriter, _ *http.Request) {
 				conn, b, _ := http.NewResponseController(w).Hijack()
-				writeUntilClosed(conn, b, head)
-				ended <- struct{}{}
+				written <- writeUntilClosed(conn, b, head)
 			}, status(200))
 			if err := uploadOne(t, url); err != nil {
 				t.Error(err)
 			}
-			<-ended
+			if n := <-written; n > buffered {
+				t.Errorf("%d bytes were read", n)
+			}
 		})
 	}
 }
 
-func writeUntilClosed(conn net.Conn, b *bufio.ReadWriter, head string) {
+func writeUntilClosed(conn net.Conn, b *bufio.ReadWriter, head string) (n int) {
 	defer conn.Close()
 	_, err := b.WriteString(head)
 	for more := strings.Repeat("x", 4096); err == nil; _, err = b.WriteString(more) {
+		n += len(more)
 	}
+	return n
 }
 
 // Stop ends what waits for a collector, and later exports fail at once.
@@ -398,7 +412,7 @@ func TestStopEndsAnUpload(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			url, asked := script(t, answer)
 			c := startCollector(t, url)
-			done := make(chan error)
+			done := make(chan error, 1)
 			go func() { done <- c.UploadTraces(context.Background(), oneSpan()) }()
 			if name == "under way" {
 				<-came
@@ -408,8 +422,13 @@ func TestStopEndsAnUpload(t *testing.T) {
 			if err := c.Stop(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if err := <-done; err == nil {
-				t.Error("the spans were taken")
+			select {
+			case err := <-done:
+				if err == nil {
+					t.Error("the spans were taken")
+				}
+			case <-time.After(patience):
+				t.Fatal("goes on")
 			}
 			if err := c.UploadTraces(t.Context(), oneSpan()); err == nil || asked.Load() != 1 {
 				t.Errorf("after Stop: %v, asked %d times", err, asked.Load())

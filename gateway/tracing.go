@@ -49,14 +49,15 @@ func NewTracing(ctx context.Context, cfg TracingConfig, log *slog.Logger, metric
 	if err != nil {
 		return nil, fmt.Errorf("tracing: %w", err)
 	}
-	exporter, err := otlptrace.New(ctx, newCollector(strings.TrimSuffix(cfg.Endpoint, "/")+"/v1/traces", env))
+	closing := make(chan struct{})
+	exporter, err := otlptrace.New(ctx, newCollector(strings.TrimSuffix(cfg.Endpoint, "/")+"/v1/traces", env, closing))
 	if err != nil {
 		return nil, fmt.Errorf("tracing: %w", err)
 	}
 	// The sampled flag of a client's trace is honoured either way.
 	provider := sdktrace.NewTracerProvider(
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(cfg.SampleRatio))),
-		sdktrace.WithSpanProcessor(newSpanQueue(exporter, log, metrics)),
+		sdktrace.WithSpanProcessor(newSpanQueue(exporter, closing, log, metrics)),
 		sdktrace.WithResource(resource.NewSchemaless(
 			attribute.String("service.name", cfg.ServiceName), attribute.String("service.version", cfg.Version))),
 	)
@@ -140,12 +141,12 @@ type spanQueue struct {
 	dropped  prometheus.Counter
 }
 
-func newSpanQueue(exporter sdktrace.SpanExporter, log *slog.Logger, metrics prometheus.Registerer) *spanQueue {
+func newSpanQueue(exporter sdktrace.SpanExporter, closing chan struct{}, log *slog.Logger, metrics prometheus.Registerer) *spanQueue {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	q := &spanQueue{
-		exporter: exporter, log: log, spans: make(chan sdktrace.ReadOnlySpan, spanQueueSize), closing: make(chan struct{}), closed: make(chan struct{}),
+		exporter: exporter, log: log, spans: make(chan sdktrace.ReadOnlySpan, spanQueueSize), closing: closing, closed: make(chan struct{}),
 		exported: counter("portcullis_spans_exported_total", "Spans that the collector took."),
 		dropped:  counter("portcullis_spans_dropped_total", "Spans that the collector did not take in time."),
 	}
