@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -113,6 +114,7 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 	}
 	s.welcome(cfg, admin)
 	log.Info("serving", "listen", edge.Addr().String(), "admin", cfg.Admin.Listen, "policy", cfg.Policy.File, "version", version().Version)
+	debug.FreeOSMemory() // what the start needed would be kept for minutes
 
 	select {
 	case <-ctx.Done():
