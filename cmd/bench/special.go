@@ -159,6 +159,9 @@ func startUp(b *bench, c *benchCase) error {
 	if err != nil {
 		return err
 	}
+	if err := settle(b.site.gateway); err != nil {
+		return err
+	}
 	for round := range b.rounds + 1 {
 		begin := time.Now()
 		p, err := startProcess(dir, "portcullis", b.site.gateway, "serve")
