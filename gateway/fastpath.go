@@ -81,9 +81,9 @@ func wholeHead(p []byte) (head requestHead, size int) {
 	return requestHead{method: method, target: target, version: version, fields: p[len(line)+2 : size]}, size
 }
 
-// whole reports whether a request on the fast path belongs there, as far as it can be seen
+// ordinary reports whether a request on the fast path belongs there, as far as it can be seen
 // from the request itself, and takes its body, if it has one.
-func (r *request) whole() bool {
+func (r *request) ordinary() bool {
 	h := &r.header
 	if r.method == "" || h.special || h.chunked {
 		return false

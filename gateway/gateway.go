@@ -227,7 +227,7 @@ func (g *Gateway) road(r *request) error {
 	st := g.state.Load() // one snapshot for the whole request
 	r.hsts = st.hsts
 	err := r.read(st)
-	if r.ctx == nil && (err != nil || !r.whole() || st.serves(r)) {
+	if r.ctx == nil && (err != nil || !r.ordinary() || st.serves(r)) {
 		return errForServer
 	}
 	if err != nil {
