@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -153,8 +154,20 @@ func clientConnOf(ctx *fasthttp.RequestCtx) *clientConn {
 }
 
 // Read implements net.Conn. One goroutine at a time may call it; it need not be
-// the one that serves the connection.
-func (c *clientConn) Read(p []byte) (int, error) {
+// the one that serves the connection. All that strangers send comes through here: a
+// mistake that it uncovers costs them their connection, and nobody else's.
+func (c *clientConn) Read(p []byte) (n int, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			n, err = 0, io.EOF
+			c.cut(true)
+			c.clients.crashed(recovered(v, debug.Stack()))
+		}
+	}()
+	return c.read(p)
+}
+
+func (c *clientConn) read(p []byte) (int, error) {
 	if c.held {
 		// The server tries to fetch the beginning of a body that the client
 		// holds back. To this error it reacts by leaving the body for the

@@ -55,6 +55,7 @@ type clients struct {
 	open      map[*clientConn]struct{}
 	parking   parking                           // set before there are any
 	fast      func(c *clientConn, p []byte) int // as parking; nil: there is no fast path
+	crashed   func(cause error)                 // as parking: is told why a connection was cut
 	listeners map[*clientListener]struct{}
 }
 

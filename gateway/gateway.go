@@ -96,6 +96,7 @@ func New(cfg Config, state *State) *Gateway {
 	server.Logger = quietLogger{}
 	prepareServer(server)
 	g.clients.fast = g.fastPath
+	g.clients.crashed = func(cause error) { g.log.Error("a connection was cut", "cause", cause) }
 	g.clients.parking = parking{after: parkAfter, header: cfg.HeaderTimeout, idle: cfg.IdleTimeout, serve: server.ServeConn}
 	known := server.Handler
 	server.Handler = g.whileDraining(func(ctx *fasthttp.RequestCtx) {

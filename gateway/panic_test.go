@@ -150,3 +150,34 @@ func TestAPanicInAnUploadEndsTheExchange(t *testing.T) {
 		t.Errorf("%d exchanges go on", n)
 	}
 }
+
+// Whatever a client's bytes bring down, it is that client's connection alone.
+func TestAPanicInReadingEndsTheConnection(t *testing.T) {
+	e := startFast(t, func(*Config) {})
+	fast, done := e.gateway.clients.fast, new(atomic.Bool)
+	e.gateway.clients.fast = func(c *clientConn, p []byte) int {
+		if !done.Swap(true) {
+			panic("in the middle of a request")
+		}
+		return fast(c, p)
+	}
+	for _, heard := range []bool{false, true} {
+		conn, err := net.Dial("tcp", e.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		if _, err := io.WriteString(conn, "GET /public/x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		said, err := io.ReadAll(conn)
+		if isTimeout(err) || heard != strings.HasPrefix(string(said), "HTTP/1.1 200 ") || !heard && len(said) > 0 {
+			t.Errorf("the client heard %q, %v", said, err)
+		}
+	}
+	waitUntil(t, func() bool { return e.gateway.clients.count() == 0 })
+	if log := e.log.String(); strings.Count(log, "panic: in the middle of a request") != 1 || !strings.Contains(log, "level=ERROR") {
+		t.Errorf("log: %s", log)
+	}
+}
