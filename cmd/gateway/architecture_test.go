@@ -91,6 +91,7 @@ func libraries() map[string][]string {
 		"google.golang.org/protobuf":      {"portcullis/gateway"},
 		"google.golang.org/grpc":          {},
 		"github.com/swaggo/files":         {"portcullis/gateway"},
+		"github.com/google/pprof":         {"portcullis/cmd/bench"},
 		"github.com/mtibben/confusables":  {"portcullis/identity"},
 		"github.com/MicahParks/keyfunc":   {"portcullis/upstream"},
 		"github.com/pb33f/libopenapi":     {},
