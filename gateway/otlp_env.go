@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -99,11 +100,14 @@ func parseOTLPHeaders(text string) (http.Header, error) {
 // secrets hides the values of the header, and each word of them: of "Bearer abc"
 // it is abc that is told back.
 func (env collectorEnv) secrets() *strings.Replacer {
-	var pairs []string
+	var words, pairs []string
 	for _, values := range env.header {
-		for _, word := range strings.Fields(strings.Join(values, " ")) {
-			pairs = append(pairs, word, "[hidden]")
-		}
+		words = append(words, strings.Fields(strings.Join(values, " "))...)
+	}
+	// The first that fits is replaced: of a word that begins with another the rest would stay.
+	slices.SortFunc(words, func(a, b string) int { return len(b) - len(a) })
+	for _, word := range words {
+		pairs = append(pairs, word, "[hidden]")
 	}
 	return strings.NewReplacer(pairs...)
 }
