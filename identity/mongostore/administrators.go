@@ -28,7 +28,7 @@ func (s *Store) HoldAdministrator(ctx context.Context, id string) error {
 	if err := required(named{"ID", id}); err != nil {
 		return failure(doing, err)
 	}
-	_, err := upsert(func() (*mongo.UpdateResult, error) {
+	_, err := upsert(ctx, func() (*mongo.UpdateResult, error) {
 		return s.administrators.UpdateOne(ctx, bson.D{eq("_id", administratorsID)},
 			bson.D{elem("$addToSet", bson.D{elem("ids", id)})}, options.UpdateOne().SetUpsert(true))
 	})
@@ -45,7 +45,7 @@ func (s *Store) ReleaseAdministrator(ctx context.Context, id string) error {
 	}
 	isMember := bson.D{elem("$eq", id)}
 	isNotAlone := bson.D{elem("$eq", id), elem("$elemMatch", bson.D{elem("$ne", id)})}
-	for range attempts {
+	for range tries(ctx) {
 		r, err := s.administrators.UpdateOne(ctx,
 			bson.D{eq("_id", administratorsID), elem("ids", isNotAlone)},
 			bson.D{elem("$pull", bson.D{elem("ids", id)})})
@@ -63,7 +63,7 @@ func (s *Store) ReleaseAdministrator(ctx context.Context, id string) error {
 		}
 		// Another member was added between the two.
 	}
-	return failure(doing, identity.ErrConflict)
+	return failure(doing, busy(ctx))
 }
 
 // DropAdministrator implements [identity.AdministratorStore].

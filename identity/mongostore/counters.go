@@ -37,13 +37,13 @@ func (s *Store) Hit(ctx context.Context, key string, n int, window time.Duration
 		ID:        counterPrefix(key) + fmt.Sprintf("%d/%d", length, number),
 		ExpiresAt: time.UnixMilli((number + 1) * length),
 	}
-	for range attempts {
+	for range tries(ctx) {
 		count, err := s.add(ctx, d, int64(n))
 		if !errors.Is(err, identity.ErrConflict) {
 			return int(count), failure(doing, err)
 		}
 	}
-	return 0, failure(doing, errBusy)
+	return 0, failure(doing, busy(ctx))
 }
 
 // add adds n to the counter of d and returns the count; ErrConflict if others

@@ -152,7 +152,7 @@ func (s *Store) deleteOne(ctx context.Context, doing string, c *mongo.Collection
 	if !findable(id) {
 		return absent(ctx, doing)
 	}
-	for range attempts {
+	for range tries(ctx) {
 		r, err := c.DeleteOne(ctx, bson.D{eq("_id", id)})
 		if err != nil || r.DeletedCount == 1 {
 			return failure(doing, err)
@@ -162,7 +162,7 @@ func (s *Store) deleteOne(ctx context.Context, doing string, c *mongo.Collection
 			return failure(doing, cmp.Or(err, mongo.ErrNoDocuments))
 		}
 	}
-	return failure(doing, errBusy)
+	return failure(doing, busy(ctx))
 }
 
 // exists says whether any document matches filter.
@@ -172,15 +172,4 @@ func exists(ctx context.Context, c *mongo.Collection, filter ...bson.E) (bool, e
 		return false, nil
 	}
 	return err == nil, err
-}
-
-// upsert repeats an upsert of one _id that lost against another, which inserted
-// the document first: it is there now, so that the next try updates it.
-func upsert[R any](try func() (R, error)) (r R, err error) {
-	for range attempts {
-		if r, err = try(); !lostRace(err) {
-			break
-		}
-	}
-	return r, err
 }

@@ -13,16 +13,10 @@ import (
 // errDocument means that a document is not what this package wrote.
 var errDocument = errors.New("malformed document")
 
-// errBusy means that others were faster each time; it will not last.
-var errBusy = fmt.Errorf("%w: too many changes at once", identity.ErrUnavailable)
-
 // inputError says what is wrong with what a caller wants stored or found.
 type inputError string
 
 func (e inputError) Error() string { return string(e) }
-
-// attempts bounds how often a call is tried that lost a race with another.
-const attempts = 10
 
 // failure wraps an error with what was being done, and with what it means to
 // the callers of a Store; nil stays nil.
@@ -100,7 +94,7 @@ func isOurs(err error) bool {
 		return true
 	}
 	for _, ours := range []error{
-		errDocument, errBusy, identity.ErrNotFound, identity.ErrConflict, identity.ErrLastAdministrator,
+		errDocument, identity.ErrNotFound, identity.ErrConflict, identity.ErrLastAdministrator,
 		identity.ErrUsernameTaken, identity.ErrEmailTaken,
 	} {
 		if errors.Is(err, ours) {

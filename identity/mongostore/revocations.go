@@ -34,7 +34,7 @@ func (s *Store) Revoke(ctx context.Context, r identity.Revocation) error {
 	if err := required(named{"Kind", string(r.Kind)}, named{"ID", r.ID}); err != nil {
 		return failure(doing, err)
 	}
-	_, err := upsert(func() (*mongo.UpdateResult, error) {
+	_, err := upsert(ctx, func() (*mongo.UpdateResult, error) {
 		return s.revocations.UpdateOne(ctx, bson.D{eq("_id", compound(string(r.Kind), r.ID))}, bson.D{
 			elem("$max", bson.D{elem("min_epoch", r.MinEpoch), elem("expires_at", r.ExpiresAt)}),
 			elem("$set", bson.D{elem("kind", string(r.Kind)), elem("revoked_id", r.ID)}),

@@ -43,7 +43,7 @@ func (s *Store) PutRuleHits(ctx context.Context, h identity.RuleHits) error {
 		}
 		d.Rules, d.Counts = append(d.Rules, rule), append(d.Counts, n)
 	}
-	_, err := upsert(func() (*mongo.UpdateResult, error) {
+	_, err := upsert(ctx, func() (*mongo.UpdateResult, error) {
 		return s.ruleHits.ReplaceOne(ctx, bson.D{eq("_id", d.ID)}, d, options.Replace().SetUpsert(true))
 	})
 	return failure(doing, err)

@@ -100,7 +100,7 @@ func (s *Store) DeleteSessions(ctx context.Context, userID, keep string) ([]stri
 	}
 	ids = slices.DeleteFunc(ids, func(id string) bool { return id == keep })
 	left := ids
-	for range attempts {
+	for range tries(ctx) {
 		if len(left) == 0 {
 			return ids, nil
 		}
@@ -115,7 +115,7 @@ func (s *Store) DeleteSessions(ctx context.Context, userID, keep string) ([]stri
 			return ids, failure(doing, err)
 		}
 	}
-	return ids, failure(doing, errBusy)
+	return ids, failure(doing, busy(ctx))
 }
 
 // sessionIDs returns the IDs of the sessions that match filter.

@@ -34,7 +34,7 @@ func (s *Store) PutToken(ctx context.Context, t identity.OneTimeToken) error {
 		ID: compound(string(t.Purpose), t.UserID), Purpose: t.Purpose, UserID: t.UserID,
 		Hash: t.Hash, Email: text(t.Email), ExpiresAt: t.ExpiresAt,
 	}
-	_, err := upsert(func() (*mongo.UpdateResult, error) {
+	_, err := upsert(ctx, func() (*mongo.UpdateResult, error) {
 		return s.tokens.ReplaceOne(ctx, bson.D{eq("_id", d.ID)}, d, options.Replace().SetUpsert(true))
 	})
 	return failure(doing, err)

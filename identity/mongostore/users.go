@@ -55,20 +55,20 @@ func (s *Store) CreateUser(ctx context.Context, u identity.User) error {
 	if err != nil {
 		return failure(doing, err)
 	}
-	for range attempts {
+	for range tries(ctx) {
 		if _, err = s.users.InsertOne(ctx, d); !lostRace(err) {
 			return failure(doing, err)
 		}
 		if there, err := exists(ctx, s.users, eq("_id", d.ID)); err != nil {
 			return failure(doing, err)
 		} else if there {
-			break
+			return failure(doing, identity.ErrConflict)
 		}
 		if err := s.taken(ctx, d); err != nil {
 			return failure(doing, err)
 		}
 	}
-	return failure(doing, identity.ErrConflict)
+	return failure(doing, busy(ctx))
 }
 
 // taken finds out which key of d another user has: servers name the violated
@@ -133,7 +133,7 @@ func (s *Store) UpdateUser(ctx context.Context, u identity.User) (identity.User,
 		return identity.User{}, failure(doing, err)
 	}
 	d.Version++
-	for range attempts {
+	for range tries(ctx) {
 		r, err := s.users.ReplaceOne(ctx, bson.D{eq("_id", u.ID), eq("version", u.Version)}, d)
 		if lostRace(err) {
 			if err = s.taken(ctx, d); err == nil {
@@ -149,9 +149,9 @@ func (s *Store) UpdateUser(ctx context.Context, u identity.User) (identity.User,
 		if there, err := exists(ctx, s.users, eq("_id", u.ID)); err != nil || !there {
 			return identity.User{}, failure(doing, cmp.Or(err, mongo.ErrNoDocuments))
 		}
-		break
+		return identity.User{}, failure(doing, identity.ErrConflict)
 	}
-	return identity.User{}, failure(doing, identity.ErrConflict)
+	return identity.User{}, failure(doing, busy(ctx))
 }
 
 // DeleteUser implements [identity.UserStore].
