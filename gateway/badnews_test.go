@@ -229,7 +229,7 @@ func TestAnUpstreamThatIsNotThere(t *testing.T) {
 				c.Upstreams = []UpstreamConfig{{Name: "up", Targets: []*url.URL{{Scheme: test.scheme, Host: addr}}, ConnectTimeout: 100 * time.Millisecond}}
 			})
 			for range failuresToEject {
-				res, _, closed := e.send("POST /public/x HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nab")
+				res, _, closed := e.sendAndWait("POST /public/x HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nab")
 				if res.StatusCode != 502 || res.Header.Get("X-Gateway-Error") != "upstream_unreachable" || closed {
 					t.Errorf("%s, X-Gateway-Error %q, closed: %v", res.Status, res.Header.Get("X-Gateway-Error"), closed)
 				}
@@ -238,7 +238,7 @@ func TestAnUpstreamThatIsNotThere(t *testing.T) {
 			if until.Swap(time.Now().Add(time.Hour).UnixNano()) == 0 { // not to run out before it is asked
 				t.Error("the target was not ejected")
 			}
-			res, _, _ := e.send(get("/public/x"))
+			res, _ := e.send(get("/public/x"))
 			if res.StatusCode != 503 || res.Header.Get("X-Gateway-Error") != "no_healthy_target" || res.Header.Get("Retry-After") == "" {
 				t.Errorf("%s, X-Gateway-Error %q, Retry-After %q", res.Status, res.Header.Get("X-Gateway-Error"), res.Header.Get("Retry-After"))
 			}

@@ -10,8 +10,12 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// drainTick is how often a drain looks at the connections that are left.
-const drainTick = 20 * time.Millisecond
+// A drain looks at the connections that are left after waits that grow from the
+// one to the other.
+const (
+	firstDrainTick = time.Millisecond
+	drainTick      = 20 * time.Millisecond
+)
 
 // Drain makes the gateway not ready, and every answer from now on asks its client
 // to connect anew, and so to somebody else. It goes on accepting connections: who
@@ -23,6 +27,11 @@ func (g *Gateway) Drain() { g.draining.Store(true) }
 func (g *Gateway) Shutdown(ctx context.Context) error {
 	g.Drain()
 	err := g.clients.drain(ctx)
+	// The goroutines of connections that were just closed end in a moment, while
+	// the server would look for it every 100 ms only.
+	for wait := firstDrainTick; wait < 4*drainTick && g.app.Server().GetOpenConnectionsCount() > 0; wait *= 2 {
+		time.Sleep(wait)
+	}
 	err = errors.Join(err, g.app.ShutdownWithContext(ctx))
 	g.state.Load().close()
 	return err
@@ -119,9 +128,10 @@ func (cs *clients) each(do func(*clientConn)) {
 // left. When ctx ends, it cuts what is left and returns ctx's error.
 func (cs *clients) drain(ctx context.Context) error {
 	err := cs.closeListeners()
-	tick := time.NewTicker(drainTick)
+	wait := firstDrainTick
+	tick := time.NewTimer(wait)
 	defer tick.Stop()
-	for cs.count() > 0 {
+	for ; cs.count() > 0; tick.Reset(wait) {
 		tunnels, others := 0, 0
 		cs.each(func(c *clientConn) {
 			if c.leave() {
@@ -139,6 +149,7 @@ func (cs *clients) drain(ctx context.Context) error {
 			cs.each((*clientConn).sever)
 			return errors.Join(err, ctx.Err())
 		case <-tick.C:
+			wait = min(2*wait, drainTick)
 		}
 	}
 	return err

@@ -38,7 +38,7 @@ var ofOneRequest = regexp.MustCompile(`(?im)^(x-request-id|traceparent|date|x-id
 
 // outcome is all that can be seen of a request, from both sides.
 func (e *fastGateway) outcome(raw string) string {
-	res, body, closed := e.send(raw)
+	res, body, closed := e.sendAndWait(raw)
 	var fields []string
 	for name, values := range maps.All(res.Header) {
 		for _, v := range values {
@@ -255,13 +255,13 @@ func TestWhatTheFastPathLeavesToTheServerCountsOnce(t *testing.T) {
 			"body":   "POST /tasks/1 HTTP/1.1\r\nHost: h\r\n" + token + "\r\nContent-Length: 9000\r\n\r\n" + strings.Repeat("x", 9000),
 			"server": "\r\n" + get("/tasks/1", token),
 		} {
-			if res, body, _ := e.send(raw); res.StatusCode != 200 {
+			if res, body := e.send(raw); res.StatusCode != 200 {
 				t.Errorf("%s, %d: %d %s", kind, i, res.StatusCode, body)
 			}
 		}
 	}
 	for kind, raw := range map[string]string{"fast": get("/tasks/1", token), "last": get("/tasks/1", token, "Connection: close")} {
-		if res, _, _ := e.send(raw); res.StatusCode != 429 {
+		if res, _ := e.send(raw); res.StatusCode != 429 {
 			t.Errorf("%s: one too many is answered with %d", kind, res.StatusCode)
 		}
 	}

@@ -84,7 +84,7 @@ func TestTheUpstreamIsToldOfAForeignCaller(t *testing.T) {
 	idp := startForeignIssuer(t)
 	e := startGateway(t, trustingThem(t, idp.config))
 	token := idp.token("f3a", "staff")
-	if res, body, _ := e.send(get("/tasks/1", bearer(token))); res.StatusCode != 200 {
+	if res, body := e.send(get("/tasks/1", bearer(token))); res.StatusCode != 200 {
 		t.Fatalf("%d %s", res.StatusCode, body)
 	}
 	seen := e.requests()[0]
@@ -107,7 +107,7 @@ func TestTheUpstreamIsToldOfAForeignCaller(t *testing.T) {
 		"in a cookie of ours":         {get("/tasks/1", "Cookie: "+CookieConfig{}.name(accessCookie)+"="+token), 401},
 		"changed":                     {get("/tasks/1", bearer(token[:len(token)-4]+"AAAA")), 401},
 	} {
-		if res, body, _ := e.send(tc.raw); res.StatusCode != tc.status {
+		if res, body := e.send(tc.raw); res.StatusCode != tc.status {
 			t.Errorf("%s: %d %s", what, res.StatusCode, body)
 		}
 	}
@@ -133,7 +133,7 @@ func TestForeignCallersAtOurOwnEndpoints(t *testing.T) {
 	do := func(method, target, body, who string) (int, string) {
 		t.Helper()
 		raw := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: a\r\n%s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", method, target, who, len(body), body)
-		res, answer, _ := e.send(raw)
+		res, answer := e.send(raw)
 		return res.StatusCode, answer
 	}
 	for _, c := range []struct {
@@ -174,11 +174,11 @@ func TestIssuerWithoutKeysIsAnHonest503(t *testing.T) {
 	idp := startForeignIssuer(t)
 	idp.config.JWKSURL = "http://127.0.0.1:1/"
 	e := startGateway(t, trustingThem(t, idp.config))
-	res, body, _ := e.send(get("/tasks/1", bearer(idp.token("f3a", "staff"))))
+	res, body := e.send(get("/tasks/1", bearer(idp.token("f3a", "staff"))))
 	if res.StatusCode != 503 || res.Header.Get(fieldGatewayError) != string(codeIssuerUnavailable) || res.Header.Get("Retry-After") == "" {
 		t.Errorf("%d %v %s", res.StatusCode, res.Header, body)
 	}
-	if res, _, _ := e.send(get("/tasks/1", bearer(e.token("uma", "user")))); res.StatusCode != 200 {
+	if res, _ := e.send(get("/tasks/1", bearer(e.token("uma", "user")))); res.StatusCode != 200 {
 		t.Errorf("our own token: %d", res.StatusCode)
 	}
 }

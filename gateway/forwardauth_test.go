@@ -60,7 +60,7 @@ func TestAProxyIsToldWhatIsAllowed(t *testing.T) {
 				"the same, from another proxy":      {ask("GET", "/public/x", "X-Original-URL: https://app.example/public/x"), 200, ""},
 			} {
 				t.Run(name, func(t *testing.T) {
-					res, body, _ := e.send(c.raw)
+					res, body := e.send(c.raw)
 					if res.StatusCode != c.status || res.Header.Get(fieldGatewayError) != string(c.code) {
 						t.Errorf("%d %s, want %d %s\n%s", res.StatusCode, res.Header.Get(fieldGatewayError), c.status, c.code, body)
 					}
@@ -101,12 +101,12 @@ func TestWhatAProxyDoesNotSayIsNotMadeUp(t *testing.T) {
 		"a space":                      get("/auth/forward", "X-Original-Method: GET", "X-Original-URI: /public/x y"),
 		"a list":                       get("/auth/forward", "X-Original-Method: GET, DELETE", "X-Original-URI: /public/x"),
 	} {
-		res, body, _ := e.send(raw)
+		res, body := e.send(raw)
 		if want := 400; res.StatusCode != want && (name != "a list" || res.StatusCode != 501) {
 			t.Errorf("%s: %d %s", name, res.StatusCode, body)
 		}
 	}
-	if res, body, _ := e.send(get("/auth/forward", "X-Original-Method: GET", "X-Original-URL: https://app.example/public/x")); res.StatusCode != 200 {
+	if res, body := e.send(get("/auth/forward", "X-Original-Method: GET", "X-Original-URL: https://app.example/public/x")); res.StatusCode != 200 {
 		t.Errorf("as ingress-nginx asks: %d %s", res.StatusCode, body)
 	}
 }
@@ -126,11 +126,11 @@ func TestOnlyTheProxyMayAsk(t *testing.T) {
 			e := startGateway(t, change)
 			user := "Authorization: Bearer " + e.token("uma", "user")
 			for _, path := range []string{"/auth/forward", "/auth/forward/public/x", "/auth/forwardx"} {
-				res, _, _ := e.send(get(path, "X-Original-Method: GET", "X-Original-URI: /public/x"))
+				res, _ := e.send(get(path, "X-Original-Method: GET", "X-Original-URI: /public/x"))
 				if res.StatusCode != 401 || res.Header.Get(fieldGatewayError) != string(codeUnauthenticated) {
 					t.Errorf("a stranger at %s: %d", path, res.StatusCode)
 				}
-				res, _, _ = e.send(get(path, user, "X-Original-Method: GET", "X-Original-URI: /public/x"))
+				res, _ = e.send(get(path, user, "X-Original-Method: GET", "X-Original-URI: /public/x"))
 				if res.StatusCode != 404 || res.Header.Get(fieldUserID) != "" {
 					t.Errorf("a user at %s: %d", path, res.StatusCode)
 				}
@@ -149,7 +149,7 @@ func TestTheAssertionIsForTheServiceBehindTheProxy(t *testing.T) {
 		"/auth/forward?upstream=up":  {"/nowhere", "up"},
 		"/auth/forward#":             {"/nowhere", ""},
 	} {
-		res, body, _ := e.send(get(strings.TrimSuffix(target, "#"), user, "X-Original-Method: GET", "X-Original-URI: "+want[0]))
+		res, body := e.send(get(strings.TrimSuffix(target, "#"), user, "X-Original-Method: GET", "X-Original-URI: "+want[0]))
 		if res.StatusCode != 200 {
 			t.Fatalf("%s: %d %s", target, res.StatusCode, body)
 		}
@@ -178,7 +178,7 @@ func TestForgedWebSocketsAreRefusedForTheProxy(t *testing.T) {
 		"one over HTTP/2":            {append(asks[:3:3], "Sec-WebSocket-Version: 13", "Origin: https://evil.example"), 403},
 		"a change without its token": {[]string{cookie, "X-Original-Method: POST", "X-Original-URI: /tasks/1", "Origin: https://app.example"}, 403},
 	} {
-		if res, body, _ := e.send(get("/auth/forward", c.fields...)); res.StatusCode != c.status {
+		if res, body := e.send(get("/auth/forward", c.fields...)); res.StatusCode != c.status {
 			t.Errorf("%s: %d %s", name, res.StatusCode, body)
 		}
 	}
@@ -209,10 +209,10 @@ func TestPreflightIsNoYes(t *testing.T) {
 		c.Routes[0].CORS = CORS{Origins: []string{"https://app.example"}, Methods: []string{"GET"}}
 	})
 	preflight := []string{"Origin: https://app.example", "Access-Control-Request-Method: GET"}
-	if res, body, _ := e.send("OPTIONS" + get("/tasks/1", preflight...)[3:]); res.StatusCode != 204 {
+	if res, body := e.send("OPTIONS" + get("/tasks/1", preflight...)[3:]); res.StatusCode != 204 {
 		t.Fatalf("a preflight of its own: %d %s", res.StatusCode, body)
 	}
-	if res, body, _ := e.send(get("/auth/forward", append(preflight, "X-Original-Method: OPTIONS", "X-Original-URI: /tasks/1")...)); res.StatusCode != 401 {
+	if res, body := e.send(get("/auth/forward", append(preflight, "X-Original-Method: OPTIONS", "X-Original-URI: /tasks/1")...)); res.StatusCode != 401 {
 		t.Errorf("asked about: %d %s", res.StatusCode, body)
 	}
 }

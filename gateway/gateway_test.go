@@ -274,9 +274,21 @@ func (e *testGateway) token(name string, roles ...string) string {
 	return grant.AccessToken
 }
 
-// send writes raw bytes and reads one answer; closed is whether the gateway ended
-// the connection behind it.
-func (e *testGateway) send(raw string) (res *http.Response, body string, closed bool) {
+// send writes raw bytes and reads one answer.
+func (e *testGateway) send(raw string) (res *http.Response, body string) {
+	e.t.Helper()
+	res, body, _ = e.exchange(raw, false)
+	return res, body
+}
+
+// sendAndWait also waits for what comes behind the answer: closed is whether the
+// gateway has ended the connection.
+func (e *testGateway) sendAndWait(raw string) (res *http.Response, body string, closed bool) {
+	e.t.Helper()
+	return e.exchange(raw, true)
+}
+
+func (e *testGateway) exchange(raw string, wait bool) (res *http.Response, body string, closed bool) {
 	e.t.Helper()
 	conn, err := net.Dial("tcp", e.addr)
 	if err != nil {
@@ -298,6 +310,9 @@ func (e *testGateway) send(raw string) (res *http.Response, body string, closed 
 	b, err := io.ReadAll(res.Body)
 	if err != nil {
 		e.t.Fatal(err)
+	}
+	if !wait {
+		return res, string(b), false
 	}
 	if err := conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
 		e.t.Fatal(err)
@@ -337,7 +352,7 @@ func TestTheOrderOfRefusals(t *testing.T) {
 		"a host with a slash":                             {"GET /public/x HTTP/1.1\r\nHost: a/b\r\n\r\n", 400, codeMalformedRequest},
 	} {
 		t.Run(name, func(t *testing.T) {
-			res, body, _ := e.send(tc.raw)
+			res, body := e.send(tc.raw)
 			if res.StatusCode != tc.status || res.Header.Get(fieldGatewayError) != string(tc.code) {
 				t.Fatalf("got %d %s, want %d %s\n%s", res.StatusCode, res.Header.Get(fieldGatewayError), tc.status, tc.code, body)
 			}
@@ -369,7 +384,7 @@ func TestTheOrderOfRefusals(t *testing.T) {
 func TestTheUpstreamIsToldWhoCalls(t *testing.T) {
 	e := startGateway(t)
 	token := e.token("uma", "user")
-	res, body, _ := e.send(get("/tasks/1?a=b%20c&d", "Authorization: Bearer "+token, "X-Custom: kept"))
+	res, body := e.send(get("/tasks/1?a=b%20c&d", "Authorization: Bearer "+token, "X-Custom: kept"))
 	if res.StatusCode != 200 || body != "ok" || res.Header.Get("X-Up") != "yes" {
 		t.Fatalf("%d %s", res.StatusCode, body)
 	}
@@ -432,7 +447,7 @@ func TestNoSpellingOfAnIdentityFieldGetsThrough(t *testing.T) {
 	for route, fields := range map[string][]string{"/tasks/1": {token}, "/public/x": {}} {
 		for _, extra := range [][]string{{}, {"Connection: X-User-Id, X-User-Roles, X-Identity-Assertion, X-Forwarded-For, X-Request-Id"},
 			{"Connection: keep-alive, upgrade", "Upgrade: websocket"}, {"Trailer: X-User-Id"}} {
-			res, body, _ := e.send(get(route, slices.Concat(fields, forged, extra)...))
+			res, body := e.send(get(route, slices.Concat(fields, forged, extra)...))
 			if res.StatusCode != 200 {
 				t.Fatalf("%s: %d %s", route, res.StatusCode, body)
 			}
@@ -512,14 +527,14 @@ func prefixes(t testing.TB, list string) []netip.Prefix {
 func TestARevokedTokenIsRefusedOnItsNextRequest(t *testing.T) {
 	e := startGateway(t)
 	token := e.token("uma", "user")
-	if res, _, _ := e.send(get("/tasks", "Authorization: Bearer "+token)); res.StatusCode != 200 {
+	if res, _ := e.send(get("/tasks", "Authorization: Bearer "+token)); res.StatusCode != 200 {
 		t.Fatal(res.Status)
 	}
-	res, body, _ := e.send("POST /auth/logout HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer " + token + "\r\nContent-Length: 0\r\n\r\n")
+	res, body := e.send("POST /auth/logout HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer " + token + "\r\nContent-Length: 0\r\n\r\n")
 	if res.StatusCode != 204 {
 		t.Fatal(res.Status, body)
 	}
-	if res, _, _ := e.send(get("/tasks", "Authorization: Bearer "+token)); res.StatusCode != 401 {
+	if res, _ := e.send(get("/tasks", "Authorization: Bearer "+token)); res.StatusCode != 401 {
 		t.Errorf("after logout: %s", res.Status)
 	}
 }
@@ -624,7 +639,7 @@ func TestAPanicIsAnAnswerAndNotTheEnd(t *testing.T) {
 	broken := *st
 	broken.endpoints = nil // find panics
 	e.gateway.state.Store(&broken)
-	res, body, _ := e.send(get("/public/x"))
+	res, body := e.send(get("/public/x"))
 	e.gateway.state.Store(st)
 	if res.StatusCode != 500 || strings.Contains(body, "goroutine") {
 		t.Errorf("%d %s", res.StatusCode, body)
@@ -632,7 +647,7 @@ func TestAPanicIsAnAnswerAndNotTheEnd(t *testing.T) {
 	if !strings.Contains(e.log.String(), "panic") {
 		t.Error("the cause is not in the log")
 	}
-	if res, _, _ := e.send(get("/public/x")); res.StatusCode != 200 {
+	if res, _ := e.send(get("/public/x")); res.StatusCode != 200 {
 		t.Errorf("afterwards: %s", res.Status)
 	}
 }

@@ -89,7 +89,7 @@ func TestAShadowThatPanicsIsReportedAndLeftAlone(t *testing.T) {
 	asked := 0
 	e.gateway.state.Load().shadow.decide = func(policy.Caller, string, string) policy.Decision { asked++; panic("a defect") }
 	for range 3 {
-		if res, _, _ := e.send(get("/public/x")); res.StatusCode != 200 {
+		if res, _ := e.send(get("/public/x")); res.StatusCode != 200 {
 			t.Errorf("the answer is %s", res.Status)
 		}
 	}
@@ -102,7 +102,7 @@ func TestAShadowThatCannotBeReadIsReported(t *testing.T) {
 	e := startGateway(t, func(c *StateConfig) { c.Shadow = &Shadow{File: "candidate.csv", Problem: "candidate.csv:1: wrong"} })
 	server := httptest.NewServer(e.gateway.AdminHandler(prometheus.NewRegistry()))
 	defer server.Close()
-	if res, _, _ := e.send(get("/public/x")); res.StatusCode != 200 {
+	if res, _ := e.send(get("/public/x")); res.StatusCode != 200 {
 		t.Errorf("the answer is %s", res.Status)
 	}
 	if r := report(t, server); r.Problem != "candidate.csv:1: wrong" || r.Candidate != "candidate.csv" || r.Same != 0 {
