@@ -357,6 +357,18 @@ func TestTheLogDoesNotHoldWhatTheHeaderHolds(t *testing.T) {
 	}
 }
 
+// Of two words of which one begins with the other, nothing of the longer stays.
+func TestOfTwoCredentialsTheLongerIsHiddenFirst(t *testing.T) {
+	header, err := parseOTLPHeaders("Authorization=s3%20s3cr3t%20s3cr3t-2,X-Key=s3cr3t-2-more")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "[hidden], [hidden], [hidden] and [hidden]"
+	if got := (collectorEnv{header: header}).secrets().Replace("s3cr3t-2-more, s3cr3t-2, s3cr3t and s3"); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 // raw answers with bytes, and closes.
 func raw(answer string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
