@@ -23,6 +23,7 @@ import (
 
 const (
 	typeProtobuf = "application/x-protobuf"
+	tracesPath   = "/v1/traces"
 
 	// The OTLP specification leaves the pauses to the client: what spanTimeout has
 	// room for, so that a collector that is being restarted loses nothing.

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -27,8 +28,8 @@ type collectorEnv struct {
 
 // readCollectorEnv reads OTEL_EXPORTER_OTLP_HEADERS, _COMPRESSION, _CERTIFICATE,
 // _CLIENT_CERTIFICATE and _CLIENT_KEY, each of which gives way to the variable
-// for traces alone (OTEL_EXPORTER_OTLP_TRACES_…). Its errors hold no value of a
-// header.
+// for traces alone (OTEL_EXPORTER_OTLP_TRACES_…). What is to prove who we are, or
+// who the collector is, has to make sense. Its errors hold no value of a header.
 func readCollectorEnv() (collectorEnv, error) {
 	var env collectorEnv
 	name, value := lookupOTLP("HEADERS")
@@ -37,13 +38,8 @@ func readCollectorEnv() (collectorEnv, error) {
 		return env, fmt.Errorf("%s: %w", name, err)
 	}
 	env.header = header
-	switch name, value = lookupOTLP("COMPRESSION"); value {
-	case "gzip":
-		env.gzip = true
-	case "", "none":
-	default:
-		return env, fmt.Errorf("%s: %q is neither gzip nor none", name, value)
-	}
+	_, value = lookupOTLP("COMPRESSION")
+	env.gzip = strings.EqualFold(value, "gzip")
 	if name, value = lookupOTLP("CERTIFICATE"); value != "" {
 		pem, err := os.ReadFile(value)
 		if err != nil {
@@ -73,6 +69,40 @@ func lookupOTLP(what string) (name, value string) {
 		}
 	}
 	return "OTEL_EXPORTER_OTLP_" + what, ""
+}
+
+// unfollowed is a variable that says something else than is done.
+type unfollowed struct{ name, instead string }
+
+// findUnfollowed finds them. The specification has them ignored, but not in silence
+// (opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables): a
+// collector that speaks gRPC alone takes no span of ours, and nobody would know why.
+func findUnfollowed(cfg TracingConfig) []unfollowed {
+	base := strings.TrimSuffix(cfg.Endpoint, "/")
+	var found []unfollowed
+	check := func(name, value, instead string, fine ...string) {
+		same := func(s string) bool { return strings.EqualFold(s, value) }
+		if value != "" && !slices.ContainsFunc(fine, same) {
+			found = append(found, unfollowed{name, instead})
+		}
+	}
+	otlp := func(what, instead string, fine ...string) {
+		name, value := lookupOTLP(what)
+		check(name, value, instead, fine...)
+	}
+	sdk := func(name, instead string, fine ...string) {
+		check(name, strings.TrimSpace(os.Getenv(name)), instead, fine...)
+	}
+	otlp("PROTOCOL", "http/protobuf", "http/protobuf")
+	otlp("COMPRESSION", "none", "gzip", "none")
+	otlp("ENDPOINT", "telemetry.otlp_endpoint", base, base+"/", base+tracesPath)
+	otlp("TIMEOUT", spanTimeout.String(), strconv.FormatInt(spanTimeout.Milliseconds(), 10))
+	sdk("OTEL_SDK_DISABLED", "telemetry.otlp_endpoint", "false")
+	sdk("OTEL_TRACES_EXPORTER", "telemetry.otlp_endpoint", "otlp")
+	sdk("OTEL_TRACES_SAMPLER", "telemetry.sample_ratio")
+	sdk("OTEL_PROPAGATORS", "tracecontext", "tracecontext", "tracecontext,baggage")
+	sdk("OTEL_SERVICE_NAME", "telemetry.service_name", cfg.ServiceName)
+	return found
 }
 
 // parseOTLPHeaders reads name=value,name=value with values percent-encoded.

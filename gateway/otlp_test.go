@@ -204,7 +204,9 @@ func TestWhatTheCollectorIsSent(t *testing.T) {
 			map[string]string{"Authorization": "traces", "X-All": ""}},
 		"no say in the framing": {map[string]string{theHeader: "Content-Type=text/plain,Content-Encoding=br,Content-Length=1,Transfer-Encoding=chunked,User-Agent=me"},
 			map[string]string{"Content-Type": typeProtobuf, "Content-Encoding": "", "User-Agent": "me"}},
-		"gzip": {map[string]string{"OTEL_EXPORTER_OTLP_COMPRESSION": "gzip"}, map[string]string{"Content-Encoding": "gzip", "Content-Type": typeProtobuf}},
+		"gzip":                   {map[string]string{"OTEL_EXPORTER_OTLP_COMPRESSION": "gzip"}, map[string]string{"Content-Encoding": "gzip", "Content-Type": typeProtobuf}},
+		"GZIP":                   {map[string]string{"OTEL_EXPORTER_OTLP_COMPRESSION": "GZIP"}, map[string]string{"Content-Encoding": "gzip"}},
+		"an unknown compression": {map[string]string{"OTEL_EXPORTER_OTLP_COMPRESSION": "zstd"}, map[string]string{"Content-Encoding": ""}},
 		"gzip, but not for traces": {map[string]string{"OTEL_EXPORTER_OTLP_COMPRESSION": "gzip", "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": "none"},
 			map[string]string{"Content-Encoding": ""}},
 		"not elsewhere": {map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:1",
@@ -249,7 +251,6 @@ func TestAnEnvironmentThatMakesNoSenseIsRefused(t *testing.T) {
 		"not encoded":                 {theHeader: "a=%zz" + secret},
 		"a second line":               {theHeader: "a=" + secret + "%0d%0aX-Admin:%201"},
 		"a NUL":                       {theHeader: "a=" + secret + "%00"},
-		"an unknown compression":      {"OTEL_EXPORTER_OTLP_COMPRESSION": "zstd"},
 		"a file that is not there":    {"OTEL_EXPORTER_OTLP_CERTIFICATE": empty + ".not"},
 		"a file without certificates": {"OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE": empty},
 		"no key":                      {"OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": empty},
@@ -271,12 +272,74 @@ func TestAnEnvironmentThatMakesNoSenseIsRefused(t *testing.T) {
 	}
 }
 
+// An operator learns of what the environment says in vain, and the spans are sent.
+func TestVariablesThatAreNotFollowedAreToldOf(t *testing.T) {
+	r := &receiver{}
+	url, _ := script(t, r.ServeHTTP)
+	for name, c := range map[string]struct {
+		env  map[string]string
+		told []string // variables, and what is done instead
+	}{
+		"nothing": {nil, nil},
+		"empty":   {map[string]string{"OTEL_EXPORTER_OTLP_PROTOCOL": " ", "OTEL_SERVICE_NAME": ""}, nil},
+		"what is done anyway": {map[string]string{"OTEL_EXPORTER_OTLP_PROTOCOL": "HTTP/protobuf", "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
+			"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_TIMEOUT": "5000", "OTEL_SDK_DISABLED": "False", "OTEL_TRACES_EXPORTER": "otlp",
+			"OTEL_PROPAGATORS": "tracecontext,baggage", "OTEL_SERVICE_NAME": "edge"}, nil},
+		"for traces alone": {map[string]string{"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+			"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": url + "/v1/traces"}, nil},
+		"gRPC": {map[string]string{"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, []string{"OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"}},
+		"JSON, for traces": {map[string]string{"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"},
+			[]string{"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf"}},
+		"an unknown compression": {map[string]string{"OTEL_EXPORTER_OTLP_COMPRESSION": "zstd"}, []string{"OTEL_EXPORTER_OTLP_COMPRESSION", "none"}},
+		"elsewhere": {map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://me:s3cr3t@127.0.0.1:1"},
+			[]string{"OTEL_EXPORTER_OTLP_ENDPOINT", "telemetry.otlp_endpoint"}},
+		"for longer":   {map[string]string{"OTEL_EXPORTER_OTLP_TIMEOUT": "10000"}, []string{"OTEL_EXPORTER_OTLP_TIMEOUT", "5s"}},
+		"for nonsense": {map[string]string{"OTEL_EXPORTER_OTLP_TIMEOUT": "-1"}, []string{"OTEL_EXPORTER_OTLP_TIMEOUT", "5s"}},
+		"off":          {map[string]string{"OTEL_SDK_DISABLED": "true"}, []string{"OTEL_SDK_DISABLED", "telemetry.otlp_endpoint"}},
+		"no exporter":  {map[string]string{"OTEL_TRACES_EXPORTER": "none"}, []string{"OTEL_TRACES_EXPORTER", "telemetry.otlp_endpoint"}},
+		"a sampler":    {map[string]string{"OTEL_TRACES_SAMPLER": "always_off"}, []string{"OTEL_TRACES_SAMPLER", "telemetry.sample_ratio"}},
+		"B3":           {map[string]string{"OTEL_PROPAGATORS": "b3"}, []string{"OTEL_PROPAGATORS", "tracecontext"}},
+		"another name": {map[string]string{"OTEL_SERVICE_NAME": "door"}, []string{"OTEL_SERVICE_NAME", "telemetry.service_name"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for k, v := range c.env {
+				t.Setenv(k, v)
+			}
+			exported, _, said := exports(t, url, 1)
+			if exported != 1 {
+				t.Errorf("%v spans were exported", exported)
+			}
+			if strings.Count(said, "\n") != len(c.told)/2 || strings.Contains(said, "s3cr3t") {
+				t.Errorf("logged %q", said)
+			}
+			for _, word := range c.told {
+				if !strings.Contains(said, `"`+word+`"`) {
+					t.Errorf("logged %q, without %s", said, word)
+				}
+			}
+		})
+	}
+}
+
+// The SDK reads the attributes of the resource; what it cannot read is in our log.
+func TestTheResourceIsDescribedByTheEnvironment(t *testing.T) {
+	r := &receiver{}
+	url, _ := script(t, r.ServeHTTP)
+	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=other,deployment.environment.name=staging,nonsense")
+	if _, _, said := exports(t, url, 1); strings.Count(said, "\n") != 1 || !strings.Contains(said, `"WARN"`) || !strings.Contains(said, "nonsense") {
+		t.Errorf("logged %q", said)
+	}
+	if _, service := r.spans(); service != "edge" || !strings.Contains(r.bytes, "staging") {
+		t.Errorf("the spans are of %q: %q", service, r.bytes)
+	}
+}
+
 // exports sends n spans by way of the queue, and returns what is counted and logged.
 func exports(t *testing.T, url string, n int) (exported, dropped float64, said string) {
 	t.Helper()
 	var b strings.Builder // read after the queue's goroutine has ended
 	metrics := prometheus.NewRegistry()
-	tracing, err := NewTracing(t.Context(), TracingConfig{Endpoint: url, SampleRatio: 1}, slog.New(slog.NewJSONHandler(&b, nil)), metrics)
+	tracing, err := NewTracing(t.Context(), TracingConfig{Endpoint: url, ServiceName: "edge", SampleRatio: 1}, slog.New(slog.NewJSONHandler(&b, nil)), metrics)
 	if err != nil {
 		t.Fatal(err)
 	}

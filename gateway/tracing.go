@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
@@ -44,13 +45,21 @@ type Tracing struct {
 }
 
 // NewTracing returns a Tracing that Close ends. The collector need not be there.
+// What OpenTelemetry's environment variables say in vain is logged, without the
+// values: an URL can hold a password.
 func NewTracing(ctx context.Context, cfg TracingConfig, log *slog.Logger, metrics prometheus.Registerer) (*Tracing, error) {
 	env, err := readCollectorEnv()
 	if err != nil {
 		return nil, fmt.Errorf("tracing: %w", err)
 	}
+	for _, v := range findUnfollowed(cfg) {
+		log.Warn("tracing: a variable is not followed", "variable", v.name, "instead", v.instead)
+	}
+	// The SDK reads variables of its own, such as OTEL_RESOURCE_ATTRIBUTES, and has one
+	// place for what it thinks of them.
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("tracing: OpenTelemetry complains", "error", err) }))
 	closing := make(chan struct{})
-	exporter, err := otlptrace.New(ctx, newCollector(strings.TrimSuffix(cfg.Endpoint, "/")+"/v1/traces", env, closing))
+	exporter, err := otlptrace.New(ctx, newCollector(strings.TrimSuffix(cfg.Endpoint, "/")+tracesPath, env, closing))
 	if err != nil {
 		return nil, fmt.Errorf("tracing: %w", err)
 	}
