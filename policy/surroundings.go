@@ -27,6 +27,12 @@ type Served struct {
 	Path    string   // canonical; ":name" is any one segment
 	Prefix  bool     // what is beneath the path belongs to it
 	Methods []string // nil: all
+
+	// Of a route: where it leads to, by name, and the addresses of that, which two
+	// upstreams may share; and what the upstream gets in place of Path, "" for Path.
+	Upstream string
+	Targets  []string
+	Rewrite  string
 }
 
 // Pattern is the path as a policy would write it.

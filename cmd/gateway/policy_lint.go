@@ -108,8 +108,12 @@ func served(cfg *config.Config) ([]policy.Served, error) {
 		return nil, err
 	}
 	var all []policy.Served
-	for _, r := range cfg.Routes {
-		all = append(all, policy.Served{What: "route", Path: r.Path, Prefix: true})
+	for _, r := range routeConfigs(cfg) {
+		s := policy.Served{What: "route", Path: r.Path, Prefix: true, Upstream: r.Upstream, Rewrite: r.Rewrite}
+		for _, target := range cfg.Upstreams[r.Upstream].Targets {
+			s.Targets = append(s.Targets, target.Host)
+		}
+		all = append(all, s)
 	}
 	for _, e := range endpoints {
 		methods := []string{e.Method}

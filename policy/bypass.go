@@ -1,0 +1,165 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Routes that cut off or replace a prefix can lead clients to one path of an upstream
+// from two of their own. The policy knows these only, so what a rule guards on one
+// route, another rule may open on the other:
+//
+//	p, role:admin, /admin/*,  *,   allow    # of the route /admin
+//	p, anonymous,  /public/*, GET, allow    # of the route /public, which is cut off: GET /public/admin/keys
+
+// bypasses looks for ways around guards.
+type bypasses struct {
+	*linter
+	cast   cast
+	around Surroundings
+	rules  []*rule // by line
+	asked  int     // how often a policy was
+}
+
+// maxAsked is what bypasses may ask: for a few seconds.
+const maxAsked = 10_000_000
+
+// lintBypasses reports rules that open on one route what rules guard on another, if
+// that is hardly meant: because they are broader than the guard, which so they may
+// have forgotten, or because nobody is kept from anything by it. Two doors for two
+// kinds of people are fine.
+func (l *linter) lintBypasses(around Surroundings) {
+	b := &bypasses{linter: l, around: around}
+	for _, side := range around.Served {
+		told := make(map[*rule]bool)
+		for _, front := range around.Served {
+			if !side.meets(front) {
+				continue
+			}
+			if b.rules == nil {
+				b.prepare()
+			}
+			for _, guard := range b.rules {
+				if !patternCovers(front.Pattern(), l.pattern(guard)) || l.nobodys[guard] {
+					continue
+				}
+				if b.asked > maxAsked || len(l.problems) >= maxProblems {
+					return
+				}
+				b.lint(guard, front, side, told)
+			}
+		}
+	}
+}
+
+func (b *bypasses) prepare() {
+	b.cast = newCast(b.Policy)
+	for i := range b.linter.rules {
+		b.rules = append(b.rules, &b.linter.rules[i])
+	}
+	slices.SortFunc(b.rules, func(a, b *rule) int { return int(a.line) - int(b.line) })
+}
+
+// at returns the rule that stands in a line.
+func (b *bypasses) at(line int) *rule {
+	i, _ := slices.BinarySearchFunc(b.rules, line, func(r *rule, line int) int { return int(r.line) - line })
+	return b.rules[i]
+}
+
+// lint looks at one path that the guard is for, and at the one by which the side
+// route leads to the same. It tells of a rule once.
+func (b *bypasses) lint(guard *rule, front, side Served, told map[*rule]bool) {
+	path := examplePath(b.pattern(guard))
+	upstream := front.beyond(path)
+	other, ok := side.before(upstream)
+	if !ok {
+		return
+	}
+	for _, method := range b.cast.methods {
+		if guard.methods&b.methods.lookup(method) == 0 || !b.serves(front, method, path) || !b.serves(side, method, other) {
+			continue
+		}
+		passing, stopped, open := b.compare(method, path, other)
+		if !open && front.Rewrite != "" {
+			continue // a side door that is closed for good
+		}
+		for _, i := range passing {
+			rule := b.at(b.Decide(b.cast.callers[i], method, other).Line)
+			reach, kept := side.beyond(overlap(b.pattern(rule), side.Pattern())), front.beyond(b.pattern(guard))
+			if told[rule] || !patternCovers(reach, kept) || stopped && (side.Rewrite == "" || patternCovers(kept, reach)) {
+				continue
+			}
+			told[rule] = true
+			b.warn(rule.line, "bypass", fmt.Sprintf("deny it there, let the rule or the route %s reach less, or allow them %s, too", side.Path, path),
+				"%s may %s %s, and so what line %d (%s) guards at %s: %s gets both as %s",
+				b.cast.names[i], method, other, guard.line, b.ruleText(guard), path, side.Upstream, upstream)
+		}
+	}
+}
+
+// compare returns who of the cast is allowed the other path and not the path,
+// whether for somebody it is the other way round, and whether anybody is allowed
+// the path.
+func (b *bypasses) compare(method, path, other string) (passing []int, stopped, open bool) {
+	b.asked += len(b.cast.callers)
+	for i, caller := range b.cast.callers {
+		here, there := b.Decide(caller, method, path).Allowed, b.Decide(caller, method, other).Allowed
+		if there && !here {
+			passing = append(passing, i)
+		}
+		stopped, open = stopped || here && !there, open || here
+	}
+	return passing, stopped, open
+}
+
+// serves reports whether it is s that answers.
+func (b *bypasses) serves(s Served, method, path string) bool {
+	by, ok := b.around.ServedBy(method, path)
+	return ok && by.What == s.What && by.Path == s.Path
+}
+
+// meets reports whether s and another route may lead to the same path of the same
+// service. Without any rewriting each path has one route.
+func (s Served) meets(other Served) bool {
+	if s.Path == other.Path || s.Rewrite == "" && other.Rewrite == "" || strings.Contains(s.Path+other.Path, "/:") {
+		return false
+	}
+	return slices.ContainsFunc(s.Targets, func(target string) bool { return slices.Contains(other.Targets, target) })
+}
+
+// prefixes are that of clients and that of the upstream; "" is the root.
+func (s Served) prefixes() (client, upstream string) {
+	return strings.TrimSuffix(s.Path, "/"), strings.TrimSuffix(cmp.Or(s.Rewrite, s.Path), "/")
+}
+
+// beyond is what the upstream gets for a path, or a pattern, beneath s.
+func (s Served) beyond(path string) string {
+	client, upstream := s.prefixes()
+	return cmp.Or(upstream+path[len(client):], "/")
+}
+
+// before is a path that the upstream gets as beyond, if there is one.
+func (s Served) before(beyond string) (path string, ok bool) {
+	client, upstream := s.prefixes()
+	rest, ok := strings.CutPrefix(beyond, upstream)
+	if path = client + rest; !ok || path == "" || rest != "" && rest[0] != '/' {
+		return "", false
+	}
+	return path, true
+}
+
+// examplePath is a path that a pattern covers and, most likely, no narrower one does.
+func examplePath(pattern string) string {
+	segments := strings.Split(pattern, "/")
+	for i, s := range segments {
+		switch {
+		case isName(s):
+			segments[i] = s[1:]
+		case s == "*":
+			segments[i] = "x"
+		}
+	}
+	return strings.Join(segments, "/")
+}
