@@ -17,7 +17,7 @@ func (s *Service) RefreshToken(sessionID string, counter int64) (string, error) 
 
 // Occupy has every worker hang, and returns when nobody more may wait.
 func (h *Hasher) Occupy() {
-	h.Isolate(func(ctx context.Context) *exec.Cmd {
+	h.Isolate(func(ctx context.Context, _ Priority) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestWorkerProcess$")
 		cmd.Env = []string{workerMode + "=hang"}
 		return cmd

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -60,20 +59,19 @@ func NewHasher(cfg PasswordConfig) (*Hasher, error) {
 	h := &Hasher{cfg: cfg, slots: make(chan struct{}, cfg.Workers), wait: maxPasswordWait, common: newCommonPasswords()}
 	h.decoy = decoy(cfg)
 	for range cfg.Workers {
-		h.workers = append(h.workers, &worker{idle: workerIdle, time: workerTime})
+		h.workers = append(h.workers, newWorker())
 	}
 	return h, nil
 }
 
-// Isolate has the hashing done in processes of a low priority, one a worker, which
-// are started when they are needed and run [ServePasswords]. It must be called
-// before the Hasher is used, and Close afterwards. The context given to command
-// ends the process.
-func (h *Hasher) Isolate(command func(context.Context) *exec.Cmd) {
+// Isolate has the hashing done in processes that give way to others, one a worker,
+// which are started when they are needed. It must be called before the Hasher is
+// used, and Close afterwards.
+func (h *Hasher) Isolate(command WorkerCommand) {
 	life, end := context.WithCancel(context.Background())
 	h.end = end
 	for _, w := range h.workers {
-		w.start = func() (*workerProcess, error) { return startWorker(life, command) }
+		w.start = func(p Priority) (*workerProcess, error) { return startWorker(life, command, p) }
 	}
 }
 

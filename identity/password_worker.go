@@ -13,12 +13,26 @@ import (
 
 // Hashing keeps a processor busy for as long as it takes, and Go's scheduler knows
 // no priorities: whoever becomes ready behind a hash waits for its time slice, and
-// a garbage collection for its thread. So the hashes can be made in processes of a
-// low priority, which take what the rest of the machine leaves.
+// a garbage collection for its thread. So the hashes can be made in processes that
+// take what the rest of the machine leaves. Where it leaves next to nothing, nobody
+// could sign in any more: a password that has waited for it is hashed again by a
+// process that gets a share.
+
+// Priority is what a process that hashes passwords gets of a busy machine.
+type Priority string
+
+// The priorities. Both mean all there is on a machine with nothing else to do, and
+// on systems that don't know them.
+const (
+	PriorityIdle Priority = "idle" // what nobody else wants
+	PriorityLow  Priority = "low"  // about a tenth of a processor
+)
 
 const (
-	workerIdle = time.Minute      // a process ends when there was nothing to do for so long
-	workerTime = 20 * time.Second // for one password, on a machine that leaves little
+	workerIdle    = time.Minute      // a process ends when there was nothing to do for so long
+	workerTime    = 20 * time.Second // for one password, on a machine that leaves little
+	workerStarved = 3 * time.Second  // for one at idle priority, of bcrypt's cost 12 or less
+	workerLow     = 10 * time.Second // low priority is kept for so long
 )
 
 // passwordTask is what a worker is asked: to verify a password against Stored, or
@@ -64,10 +78,20 @@ func (r passwordResult) err() error {
 	return nil
 }
 
+// patience returns how long a password may take at idle priority, of which one of
+// cost 12 takes starved.
+func (t passwordTask) patience(starved time.Duration) time.Duration {
+	cost := t.Cost
+	if t.Stored != "" {
+		cost = bcryptCost(t.Stored)
+	}
+	return starved << max(0, cost-12) // each cost is twice the work of the one below
+}
+
 // ServePasswords is the other side of [Hasher.Isolate]: it does one password after
-// the other until there are no more, at the lowest priority.
-func ServePasswords(in io.Reader, out io.Writer) error {
-	lowerPriority()
+// the other until there are no more.
+func ServePasswords(in io.Reader, out io.Writer, p Priority) error {
+	lowerPriority(p)
 	return servePasswords(in, out)
 }
 
@@ -86,24 +110,38 @@ func servePasswords(in io.Reader, out io.Writer) error {
 	}
 }
 
+// WorkerCommand returns a command that runs [ServePasswords] at a priority. The
+// context ends it.
+type WorkerCommand func(context.Context, Priority) *exec.Cmd
+
 // worker does one password at a time, in this process or in one of its own that is
 // started when it is needed.
 type worker struct {
-	start func() (*workerProcess, error) // nil: in this process
-	idle  time.Duration
-	time  time.Duration
+	start   func(Priority) (*workerProcess, error) // nil: in this process
+	idle    time.Duration
+	time    time.Duration
+	starved time.Duration
 
-	mu      sync.Mutex // guards what follows
-	process *workerProcess
-	timer   *time.Timer
+	mu       sync.Mutex // guards what follows
+	process  *workerProcess
+	timer    *time.Timer
+	lowUntil time.Time // before it, the machine is known to leave too little
 }
 
 type workerProcess struct {
-	kill    context.CancelFunc
-	cmd     *exec.Cmd
-	tasks   *gob.Encoder
-	results *gob.Decoder
+	priority Priority
+	kill     context.CancelFunc
+	cmd      *exec.Cmd
+	tasks    *gob.Encoder
+	results  *gob.Decoder
 }
+
+func newWorker() *worker {
+	return &worker{idle: workerIdle, time: workerTime, starved: workerStarved}
+}
+
+// errStarved means that a password got too little of the machine at idle priority.
+var errStarved = errors.New("the machine leaves nothing for passwords")
 
 func (w *worker) do(t passwordTask) (passwordResult, error) {
 	if w.start == nil {
@@ -114,8 +152,12 @@ func (w *worker) do(t passwordTask) (passwordResult, error) {
 	defer w.mu.Unlock()
 	reused := w.process != nil
 	r, err := w.exchange(t)
-	if reused && err != nil && !errors.Is(err, ErrBusy) {
+	if reused && err != nil && !errors.Is(err, ErrBusy) && !errors.Is(err, errStarved) {
 		r, err = w.exchange(t) // it has died while nobody looked
+	}
+	if errors.Is(err, errStarved) {
+		w.lowUntil = time.Now().Add(workerLow)
+		r, err = w.exchange(t)
 	}
 	if err != nil {
 		return passwordResult{}, err
@@ -128,13 +170,20 @@ func (w *worker) do(t passwordTask) (passwordResult, error) {
 }
 
 func (w *worker) exchange(t passwordTask) (r passwordResult, err error) {
+	priority, limit := PriorityIdle, min(t.patience(w.starved), w.time)
+	if time.Now().Before(w.lowUntil) {
+		priority, limit = PriorityLow, w.time
+	}
+	if w.process != nil && w.process.priority != priority {
+		_ = w.stop() // nobody is allowed to raise one
+	}
 	if w.process == nil {
-		if w.process, err = w.start(); err != nil {
+		if w.process, err = w.start(priority); err != nil {
 			return r, fmt.Errorf("starting a password worker: %w", err)
 		}
 	}
 	p := w.process
-	late := time.AfterFunc(w.time, p.kill)
+	late := time.AfterFunc(limit, p.kill)
 	if err = p.tasks.Encode(t); err == nil {
 		err = p.results.Decode(&r)
 	}
@@ -143,10 +192,13 @@ func (w *worker) exchange(t passwordTask) (r passwordResult, err error) {
 		return r, nil
 	}
 	ended := w.stop()
-	if !inTime {
-		return r, fmt.Errorf("%w: one has taken longer than %v", ErrBusy, w.time)
+	switch {
+	case inTime:
+		return r, fmt.Errorf("a password worker has failed: %w", errors.Join(err, ended))
+	case priority == PriorityIdle:
+		return r, errStarved
 	}
-	return r, fmt.Errorf("a password worker has failed: %w", errors.Join(err, ended))
+	return r, fmt.Errorf("%w: one has taken longer than %v", ErrBusy, limit)
 }
 
 // close ends the process, if there is one; another password starts another.
@@ -171,9 +223,9 @@ func (w *worker) stop() error {
 
 // startWorker starts a process that gets passwords by its standard input alone, and
 // of our environment nothing, because that has secrets. It ends with life, if not before.
-func startWorker(life context.Context, command func(context.Context) *exec.Cmd) (*workerProcess, error) {
+func startWorker(life context.Context, command WorkerCommand, p Priority) (*workerProcess, error) {
 	ctx, kill := context.WithCancel(life)
-	cmd := command(ctx)
+	cmd := command(ctx, p)
 	cmd.Env = append(cmd.Env, "GOMAXPROCS=1", "GOTRACEBACK=none")
 	in, err1 := cmd.StdinPipe()
 	out, err2 := cmd.StdoutPipe()
@@ -185,5 +237,5 @@ func startWorker(life context.Context, command func(context.Context) *exec.Cmd) 
 		kill()
 		return nil, err
 	}
-	return &workerProcess{kill, cmd, gob.NewEncoder(in), gob.NewDecoder(out)}, nil
+	return &workerProcess{p, kill, cmd, gob.NewEncoder(in), gob.NewDecoder(out)}, nil
 }

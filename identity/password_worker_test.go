@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,9 +24,12 @@ const workerMode = "PASSWORD_WORKER"
 func TestWorkerProcess(t *testing.T) {
 	switch os.Getenv(workerMode) {
 	case "serve":
-		if err := ServePasswords(os.Stdin, os.Stdout); err != nil {
+		if err := ServePasswords(os.Stdin, os.Stdout, PriorityIdle); err != nil {
 			os.Exit(3)
 		}
+		os.Exit(0)
+	case "serve low":
+		_ = ServePasswords(os.Stdin, os.Stdout, PriorityLow)
 		os.Exit(0)
 	case "fail":
 		os.Exit(4)
@@ -56,14 +60,29 @@ func (w lateWriter) Write(p []byte) (int, error) {
 // isolated returns a Hasher whose workers are processes of this program.
 func isolated(t *testing.T, cfg PasswordConfig, mode string) *Hasher {
 	t.Helper()
+	return isolatedBy(t, cfg, func(Priority) string { return mode })
+}
+
+// isolatedBy is isolated with processes whose mode follows from their priority.
+func isolatedBy(t *testing.T, cfg PasswordConfig, mode func(Priority) string) *Hasher {
+	t.Helper()
 	h := newTestHasher(t, cfg)
-	h.Isolate(func(ctx context.Context) *exec.Cmd {
+	h.Isolate(func(ctx context.Context, p Priority) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestWorkerProcess$")
-		cmd.Env = []string{workerMode + "=" + mode}
+		cmd.Env = []string{workerMode + "=" + mode(p)}
 		return cmd
 	})
 	t.Cleanup(h.Close)
 	return h
+}
+
+func mustHash(t *testing.T, password string) string {
+	t.Helper()
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(hash)
 }
 
 func TestProcessesAnswerAsThisOneWould(t *testing.T) {
@@ -90,14 +109,11 @@ func TestProcessesAnswerAsThisOneWould(t *testing.T) {
 	if _, _, err := h.Verify(t.Context(), "$1$malformed", "x"); !errors.Is(err, errHashFormat) {
 		t.Errorf("%v", err)
 	}
-	hash, err := bcrypt.GenerateFromPassword([]byte("p7"), bcrypt.MinCost)
-	if err != nil {
-		t.Fatal(err)
-	}
+	hash := mustHash(t, "p7")
 	var all sync.WaitGroup
 	for i := range 40 { // nobody gets another's answer
 		all.Go(func() {
-			if ok, _, err := h.Verify(t.Context(), string(hash), fmt.Sprint("p", i)); ok != (i == 7) || err != nil {
+			if ok, _, err := h.Verify(t.Context(), hash, fmt.Sprint("p", i)); ok != (i == 7) || err != nil {
 				t.Errorf("%d: %v, %v", i, ok, err)
 			}
 		})
@@ -146,7 +162,9 @@ func TestAWorkerThatFailsIsAnError(t *testing.T) {
 	for _, mode := range []string{"fail", "die", "garbage", "hang", "late", "missing"} {
 		h := isolated(t, PasswordConfig{}, mode)
 		if mode == "missing" {
-			h.Isolate(func(ctx context.Context) *exec.Cmd { return exec.CommandContext(ctx, t.TempDir()+"/missing") })
+			h.Isolate(func(ctx context.Context, _ Priority) *exec.Cmd {
+				return exec.CommandContext(ctx, t.TempDir()+"/missing")
+			})
 		}
 		h.workers[0].time = 10 * time.Second
 		slow := mode == "hang" || mode == "late"
@@ -165,13 +183,70 @@ func TestAWorkerThatFailsIsAnError(t *testing.T) {
 	}
 }
 
+// A machine that leaves nothing to whoever is idle must not lock people out: theirs
+// is hashed again by a process that gets a share, and so are the next ones, for a while.
+func TestAPasswordThatStarvesGetsAShare(t *testing.T) {
+	var started []Priority
+	h := isolatedBy(t, PasswordConfig{}, func(p Priority) string {
+		started = append(started, p)
+		if p == PriorityIdle {
+			return "hang"
+		}
+		return "serve"
+	})
+	w := h.workers[0]
+	w.starved = time.Millisecond
+	verified := func(want ...Priority) {
+		t.Helper()
+		started = nil
+		if ok, _, err := h.Verify(t.Context(), mustHash(t, "right"), "right"); !ok || err != nil {
+			t.Errorf("the right password: %v, %v", ok, err)
+		}
+		if !slices.Equal(started, want) {
+			t.Errorf("processes were started at %q, want %q", started, want)
+		}
+	}
+	verified(PriorityIdle, PriorityLow)
+	verified()
+	w.lowUntil = time.Now() // the while has passed
+	verified(PriorityIdle, PriorityLow)
+}
+
+// One that nothing is left for even so is given up, and not waited for twice.
+func TestAPasswordThatAlwaysStarvesIsGivenUp(t *testing.T) {
+	h := isolated(t, PasswordConfig{}, "hang")
+	w := h.workers[0]
+	w.starved, w.time = time.Millisecond, 50*time.Millisecond
+	for range 2 {
+		if _, err := h.Hash(t.Context(), "x"); !errors.Is(err, ErrBusy) {
+			t.Errorf("%v, want ErrBusy", err)
+		}
+	}
+}
+
+// A hash of twice the work may take twice the time before anybody calls it starved.
+func TestPatienceGrowsWithTheCost(t *testing.T) {
+	for _, tc := range []struct {
+		task passwordTask
+		want time.Duration
+	}{
+		{passwordTask{Hash: "bcrypt", Cost: 4}, time.Second},
+		{passwordTask{Hash: "bcrypt", Cost: 12}, time.Second},
+		{passwordTask{Hash: "bcrypt", Cost: 13}, 2 * time.Second},
+		{passwordTask{Stored: decoy(PasswordConfig{Hash: "bcrypt", Cost: 16})}, 16 * time.Second},
+		{passwordTask{Hash: "argon2id"}, time.Second},
+		{passwordTask{Stored: decoy(PasswordConfig{Hash: "argon2id"})}, time.Second},
+	} {
+		if got := tc.task.patience(time.Second); got != tc.want {
+			t.Errorf("%+v: %v, want %v", tc.task, got, tc.want)
+		}
+	}
+}
+
 // An answer that comes too late is nobody's: not that of the next password, either.
 func TestALateAnswerIsNotTheNextOnes(t *testing.T) {
 	h := isolated(t, PasswordConfig{}, "late")
-	hash, err := bcrypt.GenerateFromPassword([]byte("right"), bcrypt.MinCost)
-	if err != nil {
-		t.Fatal(err)
-	}
+	hash := mustHash(t, "right")
 	w := h.workers[0]
 	for i := range 6 {
 		password, limit := "right", 100*time.Millisecond
@@ -179,7 +254,7 @@ func TestALateAnswerIsNotTheNextOnes(t *testing.T) {
 			password, limit = "wrong", 10*time.Second
 		}
 		w.time = limit
-		ok, _, err := h.Verify(t.Context(), string(hash), password)
+		ok, _, err := h.Verify(t.Context(), hash, password)
 		if ok || errors.Is(err, ErrBusy) != (i%2 == 0) || i%2 == 1 && err != nil {
 			t.Errorf("%d: %v, %v", i, ok, err)
 		}

@@ -3,28 +3,47 @@ package identity
 import (
 	"os"
 	"strconv"
-	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
-// lowerPriority gives way to every other process. Priorities are a thread's own on
-// Linux, and inherited by the threads that it starts, so all there are get it,
-// twice in case that one was starting meanwhile. No core is dumped: it would hold
-// passwords.
-func lowerPriority() {
-	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
+// Nice values, see setpriority(2).
+const (
+	lowNice  = 10 // has a tenth of the weight of 0
+	idleNice = 19 // the least, where there is no idle policy
+)
+
+// lowerPriority gives way to other processes, for good: raising it again takes a
+// right. Priorities are a thread's own on Linux, and inherited by the threads that it
+// starts, so all there are get it, twice in case that one was starting meanwhile. No
+// core is dumped: it would hold passwords.
+//
+// Idle priority is a scheduling policy there, and more than the least share: a
+// processor that has nothing else to do counts as free for whoever wakes up.
+func lowerPriority(p Priority) {
+	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
 	for range 2 {
-		threads, err := os.ReadDir("/proc/self/task")
-		if err != nil {
-			_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, lowestPriority) // better than nothing
-			return
-		}
-		for _, thread := range threads {
-			if id, err := strconv.Atoi(thread.Name()); err == nil {
-				_ = syscall.Setpriority(syscall.PRIO_PROCESS, id, lowestPriority) // lowering is allowed to everybody
+		for _, thread := range threads() {
+			if p == PriorityLow {
+				_ = unix.Setpriority(unix.PRIO_PROCESS, thread, lowNice) // lowering is allowed to everybody
+			} else if unix.SchedSetAttr(thread, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0) != nil {
+				_ = unix.Setpriority(unix.PRIO_PROCESS, thread, idleNice)
 			}
 		}
 	}
 }
 
-// lowestPriority is the nice value, see setpriority(2).
-const lowestPriority = 19
+// threads are the threads of this process, or the one that asks where they cannot be
+// had.
+func threads() (ids []int) {
+	entries, _ := os.ReadDir("/proc/self/task")
+	for _, e := range entries {
+		if id, err := strconv.Atoi(e.Name()); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	if ids == nil {
+		ids = []int{unix.Gettid()}
+	}
+	return ids
+}

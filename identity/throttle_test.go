@@ -1,8 +1,10 @@
 package identity_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -379,6 +381,36 @@ func TestWhoIsNotServedHasNotGuessed(t *testing.T) {
 		if w.guess(name, here) {
 			t.Errorf("%s: a sixth guess", name)
 		}
+	}
+}
+
+// Nor is one made where the worker fails.
+func TestWhoseWorkerFailsHasNotGuessed(t *testing.T) {
+	w := newWorld(t)
+	w.user("ana")
+	broken := *w
+	hasher, err := identity.NewHasher(identity.PasswordConfig{Hash: "bcrypt", Cost: 4, Workers: 1, Queue: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hasher.Isolate(func(ctx context.Context, _ identity.Priority) *exec.Cmd {
+		return exec.CommandContext(ctx, t.TempDir()+"/missing")
+	})
+	t.Cleanup(hasher.Close)
+	broken.hasher = hasher
+	broken.start()
+	for range 10 {
+		if _, err := broken.Login(w.ctx, "ana", "wrong password", here); err == nil || errors.Is(err, identity.ErrBadCredentials) {
+			t.Fatalf("without a worker: %v", err)
+		}
+	}
+	for i := range 5 {
+		if !w.guess("ana", here) {
+			t.Errorf("throttled after %d guesses", i)
+		}
+	}
+	if w.guess("ana", here) {
+		t.Error("a sixth guess")
 	}
 }
 

@@ -17,8 +17,8 @@ import (
 // What stories say of the processes that hash a gateway's passwords, as Linux shows
 // them to anybody who looks.
 
-// cmdWorkers is workers NAME N [VAR]: so many work for a command, each with the lowest
-// priority, no secrets in sight and no core to be dumped. VAR is set to the ids.
+// cmdWorkers is workers NAME N [VAR]: so many work for a command, each at idle
+// priority, with no secrets in sight and no core to be dumped. VAR is set to the ids.
 func cmdWorkers(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: workers NAME N [VAR]")
@@ -32,14 +32,20 @@ func cmdWorkers(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Check(err)
 			return string(b)
 		}
-		if _, arguments, _ := strings.Cut(read("cmdline"), "\x00"); arguments != "password-worker\x00" {
+		if _, arguments, _ := strings.Cut(read("cmdline"), "\x00"); arguments != "password-worker\x00--priority=idle\x00" {
 			ts.Fatalf("arguments %q", arguments)
 		}
 		if environ := read("environ"); environ != "GOMAXPROCS=1\x00GOTRACEBACK=none\x00" {
 			ts.Fatalf("environment %q", environ)
 		}
-		if nice := strings.Fields(afterName(read("stat")))[16]; nice != "19" {
-			ts.Fatalf("nice %s", nice)
+		threads, err := filepath.Glob(dir + "task/*/stat")
+		ts.Check(err)
+		for _, thread := range threads {
+			b, err := os.ReadFile(thread)
+			ts.Check(err)
+			if policy := strings.Fields(afterName(string(b)))[38]; policy != "5" { // SCHED_IDLE
+				ts.Fatalf("scheduling policy %s", policy)
+			}
 		}
 		for line := range strings.Lines(read("limits")) {
 			if strings.HasPrefix(line, "Max core file size") && !slices.Equal(strings.Fields(line)[4:6], []string{"0", "0"}) {
