@@ -91,6 +91,19 @@ func (f *Federation) Ages() map[string]time.Duration {
 	return ages
 }
 
+// Forget has the tokens of all issuers verified anew, and with the callers that they
+// proved it lets go of what was made of these: our keys that signed it are others now.
+func (f *Federation) Forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, j := range f.running {
+		// A look that has found new keys meanwhile has forgotten, too.
+		if keys := j.keys.current.Load(); keys != nil {
+			j.keys.current.CompareAndSwap(keys, keys.unused())
+		}
+	}
+}
+
 // Await returns when every issuer has been asked once, or ctx ends: what has not
 // answered by then is not waited for.
 func (is *Issuers) Await(ctx context.Context) {

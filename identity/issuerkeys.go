@@ -37,6 +37,11 @@ type issuerKeys struct {
 	verified    *generations[*Principal]
 }
 
+// unused are the same keys, which have verified nothing yet.
+func (k *issuerKeys) unused() *issuerKeys {
+	return &issuerKeys{byID: k.byID, fingerprint: k.fingerprint, verified: newGenerations[*Principal](verifiedTokens)}
+}
+
 // publicKey is a key of somebody else.
 type publicKey struct {
 	public any
@@ -84,7 +89,7 @@ func startKeySource(name string, cfg IssuerConfig, pause time.Duration, known *i
 		asked: make(chan struct{}, 1), first: make(chan struct{}), stop: stop, done: make(chan struct{}),
 	}
 	if known != nil {
-		s.current.Store(&issuerKeys{byID: known.byID, fingerprint: known.fingerprint, verified: newGenerations[*Principal](verifiedTokens)})
+		s.current.Store(known.unused())
 	}
 	go s.run(ctx)
 	return s

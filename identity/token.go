@@ -110,14 +110,15 @@ func NewTokens(cfg TokensConfig, keys *Keyring, revocations *Revocations) *Token
 	return t
 }
 
-// SetKeys replaces the keys. What was signed with a key that is no longer there
-// stops being valid. The same keys again change nothing: what was verified need
-// not be verified anew.
-func (t *Tokens) SetKeys(keys *Keyring) {
+// SetKeys replaces the keys, and reports whether they are others. What was signed
+// with a key that is no longer there stops being valid. The same keys again change
+// nothing: what was verified need not be verified anew.
+func (t *Tokens) SetKeys(keys *Keyring) (changed bool) {
 	if trust := t.trust.Load(); trust != nil && trust.keys.equal(keys) {
-		return
+		return false
 	}
 	t.trust.Store(&trust{keys, newGenerations[*Principal](verifiedTokens)})
+	return true
 }
 
 // JWKS is the document with the current public keys (RFC 7517).

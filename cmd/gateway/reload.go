@@ -147,7 +147,9 @@ func (r *reloader) reload() error {
 	if err != nil {
 		return r.settled(err)
 	}
-	r.accounts.tokens.SetKeys(keys)
+	if r.accounts.tokens.SetKeys(keys) {
+		r.accounts.federation.Forget() // what upstreams are told of its callers is signed anew
+	}
 
 	next, err := r.load()
 	if err != nil {
