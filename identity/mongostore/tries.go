@@ -23,7 +23,7 @@ func tries(ctx context.Context) func(yield func() bool) {
 		timer := time.NewTimer(0)
 		defer timer.Stop()
 		for wait := firstWait; yield(); wait = min(2*wait, longestWait) {
-			timer.Reset(rand.N(wait))
+			timer.Reset(rand.N(wait)) //nolint:gosec // so that losers do not meet again; not a secret
 			select {
 			case <-timer.C:
 			case <-ctx.Done():
