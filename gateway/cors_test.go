@@ -187,12 +187,12 @@ func TestAnyOriginAndCredentials(t *testing.T) {
 		{Origins: []string{"*"}, Credentials: true}, {Origins: []string{"*", goodOrigin}}, {Origins: []string{"null"}},
 		{Origins: []string{goodOrigin}, Methods: []string{"G T"}}, {Origins: []string{goodOrigin}, Expose: []string{"X-A\r\nX-B: 1"}},
 	} {
-		if CheckRoutes([]RouteConfig{{Path: "/", CORS: bad}}) == nil {
+		if CheckRoutes(StateConfig{Routes: []RouteConfig{{Path: "/", CORS: bad}}}) == nil {
 			t.Errorf("%+v is accepted", bad)
 		}
 	}
 	twice := RouteConfig{Path: "/", CORS: testCORS(), ResponseHeaders: HeaderEdit{Set: []Field{{"access-control-allow-origin", "*"}}}}
-	if CheckRoutes([]RouteConfig{twice}) == nil {
+	if CheckRoutes(StateConfig{Routes: []RouteConfig{twice}}) == nil {
 		t.Error("two voices are accepted")
 	}
 }

@@ -48,8 +48,9 @@ type call struct {
 
 // endpoints finds the gateway's own endpoints.
 type endpoints struct {
-	prefix string
-	list   []endpoint
+	prefix  string
+	list    []endpoint
+	forward string // where proxies ask; "": nowhere
 }
 
 // found is an endpoint with what its path says.
@@ -69,6 +70,9 @@ func newEndpoints(cfg StateConfig) (*endpoints, error) {
 		return nil, err
 	}
 	e := &endpoints{prefix: cfg.Prefix}
+	if cfg.ForwardAuth.Proxy != "" {
+		e.forward = cfg.Prefix + forwardAuthPath
+	}
 	for _, ep := range slices.Concat(accountEndpoints(), adminEndpoints(), docs.endpoints()) {
 		if ep.template != jwksPath {
 			ep.template = cfg.Prefix + ep.template
@@ -111,10 +115,18 @@ func (e *endpoints) aboutOneself(template string) bool {
 	return template == e.prefix+"/logout" || within(template, e.prefix+"/me")
 }
 
+// apart returns an error if a route on path overlaps.
+func (e *endpoints) apart(path string) error {
+	if e.overlaps(path) {
+		return fmt.Errorf("route %s: overlaps the gateway's own endpoints", path)
+	}
+	return nil
+}
+
 // overlaps reports whether a route on path would share paths with an endpoint. A
 // route on "/" is for everything else and may.
 func (e *endpoints) overlaps(path string) bool {
-	if within(path, e.prefix) || path != "/" && within(e.prefix, path) {
+	if within(path, e.prefix) || within(path, e.forward) || path != "/" && within(e.prefix, path) {
 		return true
 	}
 	return slices.ContainsFunc(e.list, func(ep endpoint) bool {

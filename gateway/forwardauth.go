@@ -43,19 +43,19 @@ type asked struct {
 // asks reports whether r is a proxy's question. To everybody else there is
 // nothing at the path.
 func (s *State) asks(r *request, peer netip.Addr) bool {
-	return s.forwardAuth.Proxy != "" && within(r.path, s.endpoints.prefix+forwardAuthPath) && s.trusts(peer)
+	return within(r.path, s.endpoints.forward) && s.trusts(peer)
 }
 
 // readAsked puts the request that a proxy asks about in the place of its question.
 func (r *request) readAsked(st *State) error {
-	r.event.route = st.endpoints.prefix + forwardAuthPath
+	r.event.route = st.endpoints.forward
 	if r.header.contentLength || r.header.chunked {
 		// The body is the client's, and nobody reads it. Many proxies announce one and
 		// keep it: the next question on the connection would be taken for it.
 		r.answer.SetConnectionClose()
 		r.conn.linger = true
 	}
-	a, err := st.forwardAuth.read(r, st.endpoints.prefix+forwardAuthPath)
+	a, err := st.forwardAuth.read(r, st.endpoints.forward)
 	if err != nil {
 		return refuse(codeMalformedRequest, err)
 	}

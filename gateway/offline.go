@@ -10,8 +10,9 @@ type Endpoint struct {
 	Path   string // with the prefix; ":name" is any one segment
 }
 
-// Endpoints lists the gateway's own endpoints below the prefix of the identity
-// endpoints.
+// Endpoints lists the gateway's own endpoints that the policy is asked about, below
+// the prefix of the identity endpoints. Where a proxy asks is none of them: what is
+// decided on is the request that it asks about.
 func Endpoints(prefix string) ([]Endpoint, error) {
 	own, err := newEndpoints(StateConfig{Prefix: prefix})
 	if err != nil {

@@ -206,24 +206,24 @@ func TestHeaderEditsThatAreRefused(t *testing.T) {
 	both(HeaderEdit{Set: []Field{{"X-A", "1"}, {"x_a", "2"}}})
 	both(HeaderEdit{Set: []Field{{"X-A", "1"}}, Remove: []string{"x-a"}})
 	for _, h := range requests {
-		if CheckRoutes([]RouteConfig{{Path: "/", RequestHeaders: h}}) == nil {
+		if CheckRoutes(StateConfig{Routes: []RouteConfig{{Path: "/", RequestHeaders: h}}}) == nil {
 			t.Errorf("of requests: %+v is accepted", h)
 		}
 	}
 	for _, h := range answers {
-		if CheckRoutes([]RouteConfig{{Path: "/", ResponseHeaders: h}}) == nil {
+		if CheckRoutes(StateConfig{Routes: []RouteConfig{{Path: "/", ResponseHeaders: h}}}) == nil {
 			t.Errorf("of answers: %+v is accepted", h)
 		}
 	}
 	good := HeaderEdit{Set: []Field{{"X-A", "a\tb"}}, Remove: []string{"Server"}}
-	if err := CheckRoutes([]RouteConfig{{Path: "/", RequestHeaders: good, ResponseHeaders: good}}); err != nil {
+	if err := CheckRoutes(StateConfig{Routes: []RouteConfig{{Path: "/", RequestHeaders: good, ResponseHeaders: good}}}); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestRewritesThatAreRefused(t *testing.T) {
 	for _, rewrite := range []string{"a", "/a/", "//", "//a", "/a//b", "/../a", "/.", "/%41", "/a%2Fb", "/a;b", "/a?b", "/a b", "/a%20b"} {
-		if CheckRoutes([]RouteConfig{{Path: "/x", Rewrite: rewrite}}) == nil {
+		if CheckRoutes(StateConfig{Routes: []RouteConfig{{Path: "/x", Rewrite: rewrite}}}) == nil {
 			t.Errorf("%s is accepted", rewrite)
 		}
 	}

@@ -117,12 +117,17 @@ func (r *route) onlyOurCORS() error {
 	return nil
 }
 
-// CheckRoutes reports every problem of routes by themselves.
-func CheckRoutes(routes []RouteConfig) error {
+// CheckRoutes reports every problem of the routes by themselves, beside the gateway's
+// own endpoints, and of the API descriptions that make one of both.
+func CheckRoutes(cfg StateConfig) error {
+	own, err := newEndpoints(cfg)
+	if err != nil {
+		return err
+	}
 	var errs []error
-	for _, r := range routes {
+	for _, r := range cfg.Routes {
 		_, err := newRoute(r, nil, routeTimeouts{})
-		errs = append(errs, err)
+		errs = append(errs, own.apart(r.Path), err)
 	}
 	return errors.Join(errs...)
 }

@@ -116,9 +116,7 @@ func NewState(cfg StateConfig) (*State, error) {
 			fail("route %s: there is no upstream %q", r.Path, r.Upstream)
 			continue
 		}
-		if s.endpoints.overlaps(r.Path) || cfg.ForwardAuth.Proxy != "" && within(r.Path, cfg.Prefix+forwardAuthPath) {
-			fail("route %s: overlaps the gateway's own endpoints", r.Path)
-		}
+		errs = append(errs, s.endpoints.apart(r.Path))
 		built, err := newRoute(r, up, timeouts[r.Upstream])
 		if err != nil {
 			errs = append(errs, err)

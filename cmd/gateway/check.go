@@ -78,9 +78,11 @@ func (s *shared) check(against string) []finding {
 		_, err = openCerts(cfg.TLS, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 		add("certificates", err)
 	}
-	_, err = upstreamConfigs(cfg)
+	upstreams, err := upstreamConfigs(cfg)
 	add("upstreams", err)
-	add("routes", gateway.CheckRoutes(routeConfigs(cfg)))
+	add("routes", gateway.CheckRoutes(gateway.StateConfig{
+		Prefix: cfg.Identity.Prefix, ForwardAuth: forwardAuth(cfg.ForwardAuth), Upstreams: upstreams, Routes: routeConfigs(cfg),
+	}))
 	return findings
 }
 

@@ -115,6 +115,9 @@ func served(cfg *config.Config) ([]policy.Served, error) {
 		}
 		all = append(all, s)
 	}
+	if cfg.ForwardAuth.Proxy != "none" { // what is behind the proxy that asks is not ours to know
+		all = append(all, policy.Served{What: "front proxy", Path: "/", Prefix: true})
+	}
 	for _, e := range endpoints {
 		methods := []string{e.Method}
 		if e.Method == "GET" {
