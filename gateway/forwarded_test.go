@@ -81,6 +81,7 @@ func TestWhatProxiesSayOfTheirClients(t *testing.T) {
 			if strings.Contains(strings.ToLower(seen[0]), "\r\nforwarded:") {
 				t.Errorf("Forwarded was passed on:\n%s", seen[0])
 			}
+			waitUntil(t, func() bool { return strings.Contains(e.log.String(), "msg=request") }) // the answer may come first
 			if want := "ip=" + client + " "; !strings.Contains(e.log.String(), want) {
 				t.Errorf("want %s in\n%s", want, e.log)
 			}

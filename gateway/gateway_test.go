@@ -504,6 +504,7 @@ func TestForwardedForIsBelievedFromTrustedProxiesOnly(t *testing.T) {
 			if len(seen) != 1 || !strings.Contains(seen[0], "X-Forwarded-For: "+tc.want+"\r\n") {
 				t.Errorf("want %s in %q", tc.want, seen)
 			}
+			waitUntil(t, func() bool { return strings.Contains(e.log.String(), "msg=request") }) // the answer may come first
 			if want := "ip=" + tc.client + " "; !strings.Contains(e.log.String(), want) {
 				t.Errorf("want %s in\n%s", want, e.log)
 			}
