@@ -14,7 +14,7 @@ func (r *request) authenticate(st *State) error {
 	if token == nil || err != nil {
 		return err
 	}
-	p, err := st.identity.Verify(token)
+	p, err := st.identity.Verify(token, r.event.start)
 	if err != nil {
 		return err
 	}

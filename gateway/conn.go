@@ -123,6 +123,8 @@ type clientConn struct {
 	left    bool        // it was closed for being idle
 	idles   bool        // the time until its next request was set by answerFast
 
+	answeredAt time.Time // by the fast path, last
+
 	// See parking.
 	headerUntil time.Time // for the first request; zero once the server knows
 	idleUntil   time.Time // while between; zero: it is not to be parked

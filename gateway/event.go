@@ -14,6 +14,7 @@ import (
 // road, logged and counted once when its answer is over.
 type event struct {
 	start     time.Time
+	end       time.Time // once recorded
 	requestID string
 	clientIP  string
 	method    string
@@ -76,7 +77,8 @@ func newRecorder(log *slog.Logger, access *AccessLog, metrics prometheus.Registe
 // record closes an event.
 func (r *recorder) record(e *event) {
 	took := time.Since(e.start)
-	r.tracing.end(e, took)
+	e.end = e.start.Add(took)
+	r.tracing.end(e)
 	r.count(e.series, e, took.Seconds())
 	if e.code != "" {
 		r.refusals.WithLabelValues(string(e.code)).Inc()
@@ -94,7 +96,7 @@ func (r *recorder) record(e *event) {
 		return
 	}
 	var buffer [18]slog.Attr
-	r.access.record(e.start.Add(took), level, "request", e.attrs(buffer[:0], took))
+	r.access.record(e.end, level, "request", e.attrs(buffer[:0], took))
 }
 
 // attrs appends what the log says of an event that took so long.

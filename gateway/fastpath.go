@@ -35,14 +35,18 @@ func (c *clientConn) answerFast(p []byte) (left int, err error) {
 			break
 		}
 	}
-	if len(rest) == len(p) && !c.idles {
-		return len(p), nil
+	now := c.answeredAt
+	if len(rest) == len(p) {
+		if !c.idles {
+			return len(p), nil
+		}
+		now = time.Now()
 	}
 	limit := c.clients.parking.idle
 	if c.idles = len(rest) == 0; !c.idles { // the server takes it for set that this is a header's
 		limit, c.between = c.clients.parking.header, false
 	}
-	return copy(p, rest), c.SetReadDeadline(time.Now().Add(limit))
+	return copy(p, rest), c.SetReadDeadline(now.Add(limit))
 }
 
 // fastPath answers the request at the beginning of p, and returns its length; 0 if it is
@@ -62,6 +66,7 @@ func (g *Gateway) fastPath(c *clientConn, p []byte) int {
 	if !r.forwarded {
 		r.reply()
 	}
+	c.answeredAt = r.event.end
 	c.ended = c.ended || r.closing
 	c.began, c.between, c.idleUntil = false, true, time.Time{}
 	return size + int(r.body.length)

@@ -40,7 +40,7 @@ func (f *flight) readHead() error {
 				f.reply = f.out.edit.apply(f.reply, f.out.host)
 			}
 			f.exchange.status = status
-			f.headAt = time.Now()
+			f.headAt = f.start.Add(time.Since(f.start)) // one clock, where time.Now reads two
 			f.movedAt = f.headAt
 			f.exchange.head = f.headAt.Sub(f.start)
 			return nil

@@ -95,7 +95,7 @@ func (t *Tracing) begin(r *request) {
 
 // end completes the span of an event. There is none if the request's head could
 // not be read.
-func (t *Tracing) end(e *event, took time.Duration) {
+func (t *Tracing) end(e *event) {
 	if t == nil || e.span == nil || !e.span.IsRecording() {
 		return
 	}
@@ -123,7 +123,7 @@ func (t *Tracing) end(e *event, took time.Duration) {
 	if e.status >= 500 {
 		e.span.SetStatus(codes.Error, "")
 	}
-	e.span.End(trace.WithTimestamp(e.start.Add(took)))
+	e.span.End(trace.WithTimestamp(e.end))
 }
 
 // traceparent is what the upstream is told, if the request's span is recorded: the

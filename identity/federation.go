@@ -136,8 +136,7 @@ func (is *Issuers) Close() {
 }
 
 // verify returns the caller that a token proves, be it ours or an issuer's.
-func (is *Issuers) verify(token []byte, own *Tokens) (*Principal, error) {
-	now := own.cfg.Now()
+func (is *Issuers) verify(token []byte, own *Tokens, now time.Time) (*Principal, error) {
 	if p, ok := own.trust.Load().verified.get(token); ok {
 		return own.live(p, now)
 	}
@@ -154,7 +153,7 @@ func (is *Issuers) verify(token []byte, own *Tokens) (*Principal, error) {
 	from := unverifiedIssuer(token)
 	i := slices.IndexFunc(is.list, func(j *joined) bool { return j.Issuer == from })
 	if i < 0 || from == own.cfg.Issuer {
-		return own.Verify(token)
+		return own.verify(token, now)
 	}
 	p, err := is.list[i].verify(token)
 	if err != nil {
@@ -190,12 +189,13 @@ func (s *Service) Close() {
 }
 
 // Verify returns the caller that an access token proves, ours or that of an
-// issuer we trust. It asks no store and waits for nobody.
-func (s *Service) Verify(token []byte) (*Principal, error) {
+// issuer we trust, at a time that is now: whoever asks has read a clock for the
+// request. It asks no store and waits for nobody.
+func (s *Service) Verify(token []byte, now time.Time) (*Principal, error) {
 	if s.issuers == nil {
-		return s.tokens.Verify(token)
+		return s.tokens.verify(token, now)
 	}
-	return s.issuers.verify(token, s.tokens)
+	return s.issuers.verify(token, s.tokens, now)
 }
 
 // logoutForeign makes tokens of a foreign user count no more that were issued

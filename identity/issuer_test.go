@@ -202,7 +202,7 @@ func (tr *trusted) hold(issuers ...IssuerConfig) *Issuers {
 
 func (tr *trusted) who(token []byte) *Principal {
 	tr.t.Helper()
-	p, err := tr.Verify(token)
+	p, err := tr.Verify(token, time.Now())
 	if err != nil {
 		tr.t.Fatal(err)
 	}
@@ -359,7 +359,7 @@ func TestForgedTokensOfAnIssuerAreRefused(t *testing.T) {
 	}
 	for name, token := range tokens {
 		for range 2 { // from nothing, and from what may have been remembered
-			if p, err := tr.Verify(token); err == nil {
+			if p, err := tr.Verify(token, time.Now()); err == nil {
 				t.Errorf("%s: believed: %+v", name, p)
 			} else if !errors.Is(err, ErrTokenInvalid) && !errors.Is(err, ErrTokenExpired) {
 				t.Errorf("%s: %v", name, err)
@@ -394,7 +394,7 @@ func TestIssuersAreNotTakenForEachOther(t *testing.T) {
 		"our key, alpha's kid too": []byte(tr.own.forge(t, with2(tr.own.header(), "kid", "k1"), with2(tr.own.claims(), "iss", a.config.Issuer), nil)),
 	} {
 		for range 2 {
-			if p, err := tr.Verify(token); !errors.Is(err, ErrTokenInvalid) {
+			if p, err := tr.Verify(token, time.Now()); !errors.Is(err, ErrTokenInvalid) {
 				t.Errorf("%s: %+v, %v", name, p, err)
 			}
 		}
@@ -424,7 +424,7 @@ func TestWithdrawnKeyOfAnIssuerEmptiesTheCache(t *testing.T) {
 	}
 	a.withdraw("k1")
 	soon(t, "the withdrawn key's token is refused", func() bool {
-		_, err := tr.Verify(gone)
+		_, err := tr.Verify(gone, time.Now())
 		return errors.Is(err, ErrTokenInvalid)
 	})
 	tr.who(stays)
@@ -435,7 +435,7 @@ func TestWithdrawnKeyOfAnIssuerEmptiesTheCache(t *testing.T) {
 	changed := a.config
 	changed.Roles = map[string]string{"staff": "admin"}
 	later := tr.Service.Trusting(tr.hold(changed, b.config))
-	after, err := later.Verify(stays)
+	after, err := later.Verify(stays, time.Now())
 	if err != nil || slices.Equal(after.Roles, before.Roles) {
 		t.Errorf("%+v, %v", after, err)
 	}
@@ -445,7 +445,7 @@ func TestWithdrawnKeyOfAnIssuerEmptiesTheCache(t *testing.T) {
 	// All keys withdrawn is not the same as no answer.
 	a.withdraw("k2")
 	soon(t, "a token of an issuer without keys is refused", func() bool {
-		_, err := tr.Verify(stays)
+		_, err := tr.Verify(stays, time.Now())
 		return errors.Is(err, ErrTokenInvalid)
 	})
 }
@@ -456,10 +456,10 @@ func TestNewKeyOfAnIssuerIsLearntWhenItIsMet(t *testing.T) {
 	tr.who(is.sign("k1"))
 	is.add("k2", ecKey(t))
 	token := is.sign("k2")
-	if _, err := tr.Verify(token); !errors.Is(err, ErrTokenInvalid) {
+	if _, err := tr.Verify(token, time.Now()); !errors.Is(err, ErrTokenInvalid) {
 		t.Errorf("a request waited for the issuer: %v", err)
 	}
-	soon(t, "the new key's token is believed", func() bool { _, err := tr.Verify(token); return err == nil })
+	soon(t, "the new key's token is believed", func() bool { _, err := tr.Verify(token, time.Now()); return err == nil })
 }
 
 // Whoever makes up key ids must not be able to make us hammer the issuer.
@@ -475,7 +475,7 @@ func TestMadeUpKeysCostTheIssuerLittle(t *testing.T) {
 	defer held.Close()
 	held.Await(t.Context())
 	for n := range 500 {
-		if _, err := held.verify(is.sign("k1", headed("kid", fmt.Sprint(n))), own.Tokens); !errors.Is(err, ErrTokenInvalid) {
+		if _, err := held.verify(is.sign("k1", headed("kid", fmt.Sprint(n))), own.Tokens, time.Now()); !errors.Is(err, ErrTokenInvalid) {
 			t.Fatal(err)
 		}
 	}
@@ -537,7 +537,7 @@ func TestIssuerThatMisbehaves(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := held.verify(bad.sign("k1"), tr.own.Tokens); !errors.Is(err, ErrIssuerUnavailable) {
+			if _, err := held.verify(bad.sign("k1"), tr.own.Tokens, time.Now()); !errors.Is(err, ErrIssuerUnavailable) {
 				t.Errorf("%v", err)
 			}
 			held.Close() // ends the look under way
@@ -550,7 +550,7 @@ func TestUnreachableIssuerStopsNothing(t *testing.T) {
 	is := startIssuer(t, "gone")
 	is.server.Close()
 	tr := trusting(t, is.config)
-	if _, err := tr.Verify(is.sign("k1")); !errors.Is(err, ErrIssuerUnavailable) {
+	if _, err := tr.Verify(is.sign("k1"), time.Now()); !errors.Is(err, ErrIssuerUnavailable) {
 		t.Errorf("%v", err)
 	}
 	tr.who([]byte(tr.own.issue(t)))
@@ -658,10 +658,10 @@ func TestForeignUserCanBeRevoked(t *testing.T) {
 	tr.who(before)
 	tr.who(other)
 	tr.revoked.add(Revocation{Kind: RevokeUser, ID: "keycloak:f3a-7", MinEpoch: time.Now().Unix() - 30, ExpiresAt: time.Now().Add(time.Hour)})
-	if _, err := tr.Verify(before); !errors.Is(err, ErrTokenRevoked) {
+	if _, err := tr.Verify(before, time.Now()); !errors.Is(err, ErrTokenRevoked) {
 		t.Errorf("%v", err)
 	}
-	if _, err := tr.Verify(is.sign("k1", claimed("iat", nil), claimed("epoch", 1<<50))); !errors.Is(err, ErrTokenRevoked) {
+	if _, err := tr.Verify(is.sign("k1", claimed("iat", nil), claimed("epoch", 1<<50)), time.Now()); !errors.Is(err, ErrTokenRevoked) {
 		t.Errorf("a token without iat: %v", err)
 	}
 	tr.who(is.sign("k1")) // issued later
@@ -689,7 +689,7 @@ func TestIssuersLiveAsLongAsSomebodyTrustsThem(t *testing.T) {
 	if ages := tr.federation.Ages(); len(ages) != 1 {
 		t.Errorf("still running: %v", ages)
 	}
-	if _, err := second.verify(b.sign("k1"), tr.own.Tokens); err != nil {
+	if _, err := second.verify(b.sign("k1"), tr.own.Tokens, time.Now()); err != nil {
 		t.Error(err)
 	}
 	second.Close()

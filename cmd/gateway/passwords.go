@@ -51,6 +51,6 @@ func passwordWorker() (identity.WorkerCommand, error) {
 		self = "/proc/self/exe"
 	}
 	return func(ctx context.Context, p identity.Priority) *exec.Cmd {
-		return exec.CommandContext(ctx, self, passwordWorkerName, "--priority="+string(p))
+		return exec.CommandContext(ctx, self, passwordWorkerName, "--priority="+string(p)) //nolint:gosec // our own program and words
 	}, nil
 }
