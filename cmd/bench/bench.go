@@ -59,7 +59,7 @@ func (b *bench) run(c *benchCase) error {
 	}
 	perSecond := 0.0 // of the open loop
 	for round := range b.rounds {
-		fmt.Fprintf(b.progress, "bench: %s, round %d of %d\n", c.name, round+1, b.rounds)
+		b.begin(c.name, round)
 		for i := range rows {
 			i = (i + round) % len(rows)
 			if err := b.saturate(started[c.rows[i].server], rows[i], requests[i], c.clients); err != nil {
@@ -77,6 +77,14 @@ func (b *bench) run(c *benchCase) error {
 		}
 	}
 	return nil
+}
+
+// begin says that a round does.
+func (b *bench) begin(name string, round int) {
+	fmt.Fprintf(b.progress, "bench: %s, round %d of %d\n", name, round+1, b.rounds)
+	if ns := apart(); ns > 0 {
+		b.result.Machine.Apart = append(b.result.Machine.Apart, ns)
+	}
 }
 
 func (b *bench) row(c *benchCase, name string) *Row {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"runtime/pprof"
 	"strconv"
 	"strings"
@@ -281,5 +282,20 @@ func TestProfilesAreMerged(t *testing.T) {
 		if m.File != "" {
 			t.Errorf("tells of %s", m.File)
 		}
+	}
+}
+
+func TestAMachineSaysHowFarItsProcessorsAreApart(t *testing.T) {
+	if ns := apart(); (ns > 0) != (runtime.NumCPU() > 1) {
+		t.Errorf("%d processors, %v ns", runtime.NumCPU(), ns)
+	}
+	m := Machine{Processors: 2, Model: "Model", Kernel: "6.1", Go: "go1.26", Nginx: "1.22", HAProxy: "2.6"}
+	const rest = ", Linux 6.1, Go 1.26, nginx 1.22, HAProxy 2.6"
+	if got := m.String(); got != "2 processors (Model)"+rest {
+		t.Errorf("before anything was measured: %s", got)
+	}
+	m.Apart = []float64{163.4, 40.2, 42}
+	if got := m.String(); got != "2 processors (Model) that are 42 ns apart [40–163]"+rest {
+		t.Error(got)
 	}
 }

@@ -18,9 +18,7 @@ func published() []string { return []string{"get", "json", "download", "upload"}
 // markdown is the result for the README.
 func (r *Result) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, %d processors (%s), Linux %s, %s, nginx %s, HAProxy %s. Medians of %d rounds, and in brackets\n"+
-		"the least and the greatest.", r.Date, r.Machine.Processors, r.Machine.Model, r.Machine.Kernel, strings.Replace(r.Machine.Go, "go", "Go ", 1),
-		r.Machine.Nginx, r.Machine.HAProxy, r.Rounds)
+	fmt.Fprintf(&b, "%s, %s.\nMedians of %d rounds, and in brackets the least and the greatest.", r.Date, r.Machine, r.Rounds)
 	if r.Note != "" {
 		fmt.Fprintf(&b, " **%s**", r.Note)
 	}

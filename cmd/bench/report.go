@@ -11,8 +11,7 @@ import (
 
 // print writes the whole result for people.
 func (r *Result) print(w io.Writer) {
-	fmt.Fprintf(w, "%s: %d processors (%s), Linux %s, %s, nginx %s, HAProxy %s; %d rounds of %s\n",
-		r.Date, r.Machine.Processors, r.Machine.Model, r.Machine.Kernel, r.Machine.Go, r.Machine.Nginx, r.Machine.HAProxy, r.Rounds, r.Duration)
+	fmt.Fprintf(w, "%s: %s; %d rounds of %s\n", r.Date, r.Machine, r.Rounds, r.Duration)
 	if r.Note != "" {
 		fmt.Fprintln(w, r.Note)
 	}

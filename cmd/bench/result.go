@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 )
 
 // Result is what a run of the benchmark has found, as it is kept in a file.
@@ -27,6 +28,18 @@ type Machine struct {
 	Go         string `json:"go"`
 	Nginx      string `json:"nginx"`
 	HAProxy    string `json:"haproxy"`
+	// Apart is how far from each other two of the processors were, in nanoseconds,
+	// before each round of each case; see apart.
+	Apart []float64 `json:"apart_ns,omitempty"`
+}
+
+// String is the machine in words.
+func (m Machine) String() string {
+	processors := fmt.Sprintf("%d processors (%s)", m.Processors, m.Model)
+	if s, ok := spreadOf(m.Apart); ok {
+		processors += fmt.Sprintf(" that are %.0f ns apart [%.0f–%.0f]", s.median, s.low, s.high)
+	}
+	return fmt.Sprintf("%s, Linux %s, %s, nginx %s, HAProxy %s", processors, m.Kernel, strings.Replace(m.Go, "go", "Go ", 1), m.Nginx, m.HAProxy)
 }
 
 // Row is what was found of one server in one case: a value of each round.

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"os"
 	"time"
@@ -33,7 +32,7 @@ func isolation(b *bench, c *benchCase) error {
 	long.duration = 3 * b.duration // there are few logins in a second
 	perSecond := 0.0
 	for round := range b.rounds {
-		fmt.Fprintf(b.progress, "bench: %s, round %d of %d\n", c.name, round+1, b.rounds)
+		b.begin(c.name, round)
 		if err := b.saturate(s, without, requests, clients); err != nil {
 			return err
 		}
@@ -94,7 +93,7 @@ func idleConnections(b *bench, c *benchCase) error {
 
 func (b *bench) idleOf(of server, c *benchCase, many int, without, with *Row) error {
 	for round := range b.rounds {
-		fmt.Fprintf(b.progress, "bench: %s, %s, round %d of %d\n", c.name, with.Name, round+1, b.rounds)
+		b.begin(c.name+", "+with.Name, round)
 		s, err := b.site.start(b.ctx, of)
 		if err != nil {
 			return err

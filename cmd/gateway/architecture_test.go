@@ -83,7 +83,7 @@ func libraries() map[string][]string {
 		"github.com/golang-jwt/jwt":       {"portcullis/identity", "portcullis/upstream"},
 		"github.com/spf13/cobra":          {"portcullis/cmd/gateway"},
 		"github.com/wneessen/go-mail":     {"portcullis/identity"},
-		"golang.org/x/sys":                {"portcullis/identity"},
+		"golang.org/x/sys":                {"portcullis/identity", "portcullis/cmd/bench"},
 		"golang.org/x/crypto/acme":        {"portcullis/gateway", "portcullis/gateway/certs"},
 		"github.com/prometheus":           {"portcullis/gateway", "portcullis/gateway/certs", "portcullis/cmd/gateway"},
 		"github.com/go-json-experiment":   {"portcullis/gateway", "portcullis/cmd/gateway", "portcullis/upstream", "portcullis/config", "portcullis/policy"},
