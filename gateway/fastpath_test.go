@@ -15,7 +15,15 @@ import (
 // fastGateway counts the requests that its fast path has answered.
 type fastGateway struct {
 	*testGateway
-	fast atomic.Int64
+	fast, under atomic.Int64
+}
+
+// taken is how many there were, once none of them is under way: an answer is read
+// before the fast path returns.
+func (e *fastGateway) taken() int64 {
+	e.t.Helper()
+	waitUntil(e.t, func() bool { return e.under.Load() == 0 })
+	return e.fast.Load()
 }
 
 func startFast(t *testing.T, adjust func(*Config), change ...func(*StateConfig)) *fastGateway {
@@ -23,6 +31,8 @@ func startFast(t *testing.T, adjust func(*Config), change ...func(*StateConfig))
 	e := &fastGateway{testGateway: newTestGateway(t, adjust, change...)}
 	path := e.gateway.clients.fast
 	e.gateway.clients.fast = func(c *clientConn, p []byte) int {
+		e.under.Add(1)
+		defer e.under.Add(-1)
 		n := path(c, p)
 		if n > 0 {
 			e.fast.Add(1)
@@ -36,9 +46,10 @@ func startFast(t *testing.T, adjust func(*Config), change ...func(*StateConfig))
 // What differs from one request to the next by itself.
 var ofOneRequest = regexp.MustCompile(`(?im)^(x-request-id|traceparent|date|x-identity-assertion): .*$|"request_id":"[^"]*"`)
 
-// outcome is all that can be seen of a request, from both sides.
-func (e *fastGateway) outcome(raw string) string {
-	res, body, closed := e.sendAndWait(raw)
+// outcome is all that can be seen of a request, from both sides, but for the end of
+// its connection, which closed waits for.
+func (e *fastGateway) outcome(raw string) (all string, closed func() bool) {
+	res, body, closed := e.sendAndHold(raw)
 	var fields []string
 	for name, values := range maps.All(res.Header) {
 		for _, v := range values {
@@ -46,8 +57,8 @@ func (e *fastGateway) outcome(raw string) string {
 		}
 	}
 	slices.Sort(fields)
-	told := fmt.Sprintf("%s, closed: %v\n%s\n\n%s\nupstream: %s", res.Status, closed, strings.Join(fields, "\n"), body, strings.Join(e.requests(), "\n"))
-	return ofOneRequest.ReplaceAllString(told, "$1")
+	told := fmt.Sprintf("%s\n%s\n\n%s\nupstream: %s", res.Status, strings.Join(fields, "\n"), body, strings.Join(e.requests(), "\n"))
+	return ofOneRequest.ReplaceAllString(told, "$1"), closed
 }
 
 // An empty line before a request changes nothing about it (RFC 9112 §2.2), but makes it
@@ -113,16 +124,21 @@ func TestTheFastPathLeadsWhereTheServersDoes(t *testing.T) {
 		"a line that is no field": {get("/public/x", "nonsense"), server},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := e.fast.Load()
-			got := e.outcome(test.raw)
-			if took := e.fast.Load() > before; took != test.fast {
+			before := e.taken()
+			got, closed := e.outcome(test.raw)
+			if took := e.taken() > before; took != test.fast {
 				t.Errorf("took the fast path: %v", took)
 			}
-			if want := e.outcome("\r\n" + test.raw); got != want {
+			want, closedByServer := e.outcome("\r\n" + test.raw)
+			if got != want {
 				t.Errorf("%s\n\nby the server:\n%s", got, want)
 			}
-			if e.fast.Load() > before+1 {
+			if e.taken() > before+1 {
 				t.Error("behind an empty line, it took the fast path, too")
+			}
+			t.Parallel() // from here on, all wait together
+			if got, want := closed(), closedByServer(); got != want {
+				t.Errorf("closed: %v, by the server: %v", got, want)
 			}
 		})
 	}
@@ -193,8 +209,8 @@ func TestTheFastPathKeepsTheTimeLimits(t *testing.T) {
 			if took := time.Since(begin); err != nil || !strings.HasPrefix(said, test.hears) || test.hears == "" && said != "" || took < test.after {
 				t.Errorf("%q, %v after %v", said, err, took)
 			}
-			if e.fast.Load() != 2 {
-				t.Errorf("%d requests took the fast path", e.fast.Load())
+			if e.taken() != 2 {
+				t.Errorf("%d requests took the fast path", e.taken())
 			}
 		})
 	}
@@ -265,8 +281,9 @@ func TestWhatTheFastPathLeavesToTheServerCountsOnce(t *testing.T) {
 			t.Errorf("%s: one too many is answered with %d", kind, res.StatusCode)
 		}
 	}
+	waitUntil(t, func() bool { return e.gateway.clients.count() == 0 }) // a record may come after its answer
 	const all = 4*each + 2
-	if n := strings.Count(e.log.String(), "msg=request"); n != all || e.fast.Load() != each+1 {
-		t.Errorf("%d records of %d requests, %d on the fast path", n, all, e.fast.Load())
+	if n := strings.Count(e.log.String(), "msg=request"); n != all || e.taken() != each+1 {
+		t.Errorf("%d records of %d requests, %d on the fast path", n, all, e.taken())
 	}
 }

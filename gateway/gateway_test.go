@@ -274,36 +274,38 @@ func (e *testGateway) token(name string, roles ...string) string {
 	return grant.AccessToken
 }
 
-// send writes raw bytes and reads one answer.
+// send writes raw bytes, reads one answer, and hangs up.
 func (e *testGateway) send(raw string) (res *http.Response, body string) {
 	e.t.Helper()
-	res, body, _ = e.exchange(raw, false)
+	conn := e.dialTCP()
+	defer conn.Close()
+	res, body, _ = e.exchange(conn, raw)
 	return res, body
 }
 
-// sendAndWait also waits for what comes behind the answer: closed is whether the
-// gateway has ended the connection.
-func (e *testGateway) sendAndWait(raw string) (res *http.Response, body string, closed bool) {
+// sendAndHold leaves the connection open instead: closed waits a moment, counted from
+// the answer, for the gateway to end it, and says whether it has.
+func (e *testGateway) sendAndHold(raw string) (res *http.Response, body string, closed func() bool) {
 	e.t.Helper()
-	return e.exchange(raw, true)
+	conn := e.dialTCP()
+	res, body, r := e.exchange(conn, raw)
+	answered := time.Now()
+	return res, body, func() bool {
+		const moment = 100 * time.Millisecond
+		_ = conn.SetReadDeadline(time.Now().Add(max(moment-time.Since(answered), moment/5)))
+		_, err := r.ReadByte()
+		return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
+	}
 }
 
-func (e *testGateway) exchange(raw string, wait bool) (res *http.Response, body string, closed bool) {
+func (e *testGateway) exchange(conn net.Conn, raw string) (*http.Response, string, *bufio.Reader) {
 	e.t.Helper()
-	conn, err := net.Dial("tcp", e.addr)
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
-		e.t.Fatal(err)
-	}
 	if _, err := io.WriteString(conn, raw); err != nil {
 		e.t.Fatal(err)
 	}
 	r := bufio.NewReader(conn)
 	method, _, _ := strings.Cut(strings.TrimLeft(raw, "\r\n"), " ")
-	res, err = http.ReadResponse(r, &http.Request{Method: method})
+	res, err := http.ReadResponse(r, &http.Request{Method: method})
 	if err != nil {
 		e.t.Fatalf("no answer to %q: %v", raw, err)
 	}
@@ -311,14 +313,7 @@ func (e *testGateway) exchange(raw string, wait bool) (res *http.Response, body 
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	if !wait {
-		return res, string(b), false
-	}
-	if err := conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
-		e.t.Fatal(err)
-	}
-	_, err = r.ReadByte()
-	return res, string(b), err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
+	return res, string(b), r
 }
 
 // get makes a request from field lines.

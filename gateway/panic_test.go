@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -136,7 +137,10 @@ func (panicReader) Read([]byte) (int, error) { panic("in the middle of a body") 
 
 // A body is read by a goroutine of its own, which must not take the gateway with it.
 func TestAPanicInAnUploadEndsTheExchange(t *testing.T) {
-	e := startGateway(t)
+	addr := serveUpstream(t, func(_ int, w *wire) { _, _ = io.Copy(io.Discard, w.in) }) // it has no answer before the body's end
+	e := startGateway(t, func(c *StateConfig) {
+		c.Upstreams = []UpstreamConfig{{Name: "up", Targets: []*url.URL{{Scheme: "http", Host: addr}}}}
+	})
 	up := e.gateway.state.Load().route("/public").upstream
 	ours, theirs := net.Pipe()
 	defer theirs.Close()

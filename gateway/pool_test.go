@@ -299,7 +299,7 @@ func TestIdleConnectionsAreBoundedAndClosed(t *testing.T) {
 	waitUntil(t, func() bool { return open.Load() == 0 && u.status(time.Now())[0].idle == 0 })
 }
 
-func waitUntil(t *testing.T, ok func() bool) {
+func waitUntil(t testing.TB, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
