@@ -13,6 +13,7 @@ import (
 // A changed gateway.yaml counts however it was written, and with SIGHUP; half of
 // one never does.
 func TestAChangedConfigurationRunsHoweverItIsWritten(t *testing.T) {
+	t.Parallel()
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)

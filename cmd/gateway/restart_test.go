@@ -235,6 +235,7 @@ func (u *countingUpstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestRollingRestartsLoseNoRequest(t *testing.T) {
+	t.Parallel()
 	restarts := 20
 	if testing.Short() {
 		restarts = 2
@@ -320,6 +321,7 @@ func TestRollingRestartsLoseNoRequest(t *testing.T) {
 }
 
 func TestASecondSignalEndsTheGatewayAtOnce(t *testing.T) {
+	t.Parallel()
 	for name, env := range map[string][]string{
 		"while it is not ready yet to close": {"GATEWAY_DRAIN_DELAY=10m"},
 		"while a request is under way":       {"GATEWAY_SHUTDOWN_TIMEOUT=1h"},

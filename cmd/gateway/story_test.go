@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -33,6 +35,13 @@ const patience = 15 * time.Second
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
+	// Stories wait for processes far more than they compute: more of them are told at
+	// a time than there are cores.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	dir, err := os.MkdirTemp("", "portcullis-stories-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -56,11 +65,15 @@ func testMain(m *testing.M) int {
 }
 
 func TestStories(t *testing.T) {
+	t.Parallel()
 	t.Run("file", func(t *testing.T) { tell(t, "testdata/story", "") })
 	t.Run("mongodb", func(t *testing.T) { tell(t, "testdata/story", mongoURI(t)) })
 }
 
-func TestScripts(t *testing.T) { tell(t, "testdata/script", "") }
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	tell(t, "testdata/script", "")
+}
 
 // mongoURI returns where MongoDB is, or skips the test.
 func mongoURI(t *testing.T) string {
@@ -141,15 +154,23 @@ type (
 	namesKey   struct{} // *[]string, of the environment
 )
 
-// freeAddr is a loopback address that was free a moment ago.
+// givenAddrs are those that freeAddr has given, to tests that run at the same time.
+var givenAddrs sync.Map
+
+// freeAddr is a loopback address that was free a moment ago, and that no other test has.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := ln.Addr().String()
+		_ = ln.Close()
+		if _, given := givenAddrs.LoadOrStore(addr, true); !given {
+			return addr
+		}
 	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().String()
 }
 
 func onDatabase(server, name string) string {

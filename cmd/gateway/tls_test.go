@@ -45,6 +45,7 @@ func writeCertificate(t *testing.T, dir string, serial int64) {
 
 // A gateway with TLS, its redirect, and certificates that change while it runs.
 func TestServeOverTLS(t *testing.T) {
+	t.Parallel()
 	dir, edge, plain, operators := t.TempDir(), freeAddr(t), freeAddr(t), freeAddr(t)
 	writeCertificate(t, dir, 1)
 	rules, err := filepath.Abs("../../policy/policy.csv")

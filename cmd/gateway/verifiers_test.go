@@ -89,6 +89,7 @@ for line in sys.stdin:
 )
 
 func TestVerifiersOfTheUpstreamsReadme(t *testing.T) {
+	t.Parallel()
 	asserted := make(chan string, 1)
 	i := &instance{t: t, dir: filepath.Join(t.TempDir(), "a"), tasks: serveHTTP(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		asserted <- r.Header.Get("X-Identity-Assertion")
