@@ -41,9 +41,9 @@ test: ## every test; those against MongoDB and Redis when MONGODB_URI and REDIS_
 	@[[ -n "$${MONGODB_URI:-}" ]] || echo "test: MONGODB_URI is not set, so nothing is tested against MongoDB ('make mongo' provides one)"
 	@[[ -n "$${REDIS_URL:-}" ]] || echo "test: REDIS_URL is not set, so nothing is tested against Redis"
 	@[[ -n "$(RACE)" ]] || echo "test: there is no C compiler, so the race detector is off"
-	go test $(RACE) -timeout 8m ./...
+	go test $(RACE) -timeout 10m ./...
 	@# The race detector does not see the sockets that are used without it.
-	$(if $(RACE),go test -short -timeout 4m ./gateway)
+	$(if $(RACE),go test -short -timeout 5m ./gateway)
 
 oracle: ## a million answers of the policy index, compared with Casbin's
 	POLICY_COMPARISONS=1000000 go test -count=1 -run '^TestIndexEqualsCasbin$$' -v ./policy
