@@ -29,7 +29,7 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	err := g.clients.drain(ctx)
 	// The goroutines of connections that were just closed end in a moment, while
 	// the server would look for it every 100 ms only.
-	for wait := firstDrainTick; wait < 4*drainTick && g.app.Server().GetOpenConnectionsCount() > 0; wait *= 2 {
+	for wait := firstDrainTick; wait < 4*drainTick && ctx.Err() == nil && g.app.Server().GetOpenConnectionsCount() > 0; wait *= 2 {
 		time.Sleep(wait)
 	}
 	err = errors.Join(err, g.app.ShutdownWithContext(ctx))
