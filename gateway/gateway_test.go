@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"net/netip"
 	"net/url"
 	"os"
@@ -225,7 +226,7 @@ func (e *testGateway) answer(conn net.Conn) {
 	r := bufio.NewReader(conn)
 	for {
 		var head strings.Builder
-		length := 0
+		length, chunked := 0, false
 		for {
 			line, err := r.ReadString('\n')
 			if err != nil {
@@ -234,13 +235,24 @@ func (e *testGateway) answer(conn net.Conn) {
 			if n, ok := strings.CutPrefix(strings.ToLower(line), "content-length: "); ok {
 				length, _ = strconv.Atoi(strings.TrimSpace(n))
 			}
+			chunked = chunked || strings.EqualFold(line, "Transfer-Encoding: chunked\r\n")
 			if line == "\r\n" {
 				break
 			}
 			head.WriteString(line)
 		}
-		if _, err := r.Discard(length); err != nil {
+		// What is left behind would be taken for another request, sooner or later.
+		body := io.LimitReader(r, int64(length))
+		if chunked {
+			body = httputil.NewChunkedReader(r)
+		}
+		if n, err := io.Copy(io.Discard, body); err != nil || n < int64(length) {
 			return
+		}
+		if chunked {
+			if end, err := r.ReadString('\n'); err != nil || end != "\r\n" { // we send no trailers
+				return
+			}
 		}
 		e.mu.Lock()
 		e.seen = append(e.seen, head.String())
