@@ -286,12 +286,18 @@ func (e *testGateway) token(name string, roles ...string) string {
 	return grant.AccessToken
 }
 
-// send writes raw bytes, reads one answer, and hangs up.
+// send writes raw bytes, reads one answer, and hangs up. It returns when the gateway has
+// noticed, so that it has recorded what it does behind an answer.
 func (e *testGateway) send(raw string) (res *http.Response, body string) {
 	e.t.Helper()
+	others := e.gateway.clients.count()
 	conn := e.dialTCP()
-	defer conn.Close()
 	res, body, _ = e.exchange(conn, raw)
+	_ = conn.Close()
+	// Others may come meanwhile, and a test that sends beside them waits by itself.
+	for end := time.Now().Add(2 * time.Second); e.gateway.clients.count() > others && time.Now().Before(end); {
+		time.Sleep(100 * time.Microsecond)
+	}
 	return res, body
 }
 
