@@ -8,6 +8,7 @@ import (
 	"io"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -33,6 +34,7 @@ const (
 	workerTime    = 20 * time.Second // for one password, on a machine that leaves little
 	workerStarved = 3 * time.Second  // for one at idle priority, of bcrypt's cost 12 or less
 	workerLow     = 10 * time.Second // low priority is kept for so long
+	workerLowest  = 5 * time.Minute  // and longer each time it turns out too soon, up to that
 )
 
 // passwordTask is what a worker is asked: to verify a password against Stored, or
@@ -126,12 +128,16 @@ type worker struct {
 	process  *workerProcess
 	timer    *time.Timer
 	lowUntil time.Time // before it, the machine is known to leave too little
+	lowFor   time.Duration
+
+	dying atomic.Int32 // processes that were abandoned and have not ended yet
 }
 
 type workerProcess struct {
 	priority Priority
 	kill     context.CancelFunc
 	cmd      *exec.Cmd
+	in, out  io.Closer
 	tasks    *gob.Encoder
 	results  *gob.Decoder
 }
@@ -156,7 +162,8 @@ func (w *worker) do(t passwordTask) (passwordResult, error) {
 		r, err = w.exchange(t) // it has died while nobody looked
 	}
 	if errors.Is(err, errStarved) {
-		w.lowUntil = time.Now().Add(workerLow)
+		w.lowFor = min(max(2*w.lowFor, workerLow), workerLowest)
+		w.lowUntil = time.Now().Add(w.lowFor)
 		r, err = w.exchange(t)
 	}
 	if err != nil {
@@ -171,7 +178,7 @@ func (w *worker) do(t passwordTask) (passwordResult, error) {
 
 func (w *worker) exchange(t passwordTask) (r passwordResult, err error) {
 	priority, limit := PriorityIdle, min(t.patience(w.starved), w.time)
-	if time.Now().Before(w.lowUntil) {
+	if time.Now().Before(w.lowUntil) || w.dying.Load() > 0 {
 		priority, limit = PriorityLow, w.time
 	}
 	if w.process != nil && w.process.priority != priority {
@@ -183,22 +190,50 @@ func (w *worker) exchange(t passwordTask) (r passwordResult, err error) {
 		}
 	}
 	p := w.process
-	late := time.AfterFunc(limit, p.kill)
+	late := time.AfterFunc(limit, p.giveUp)
 	if err = p.tasks.Encode(t); err == nil {
 		err = p.results.Decode(&r)
 	}
 	inTime := late.Stop()
-	if err == nil {
-		return r, nil
-	}
-	ended := w.stop()
+	var ended error
 	switch {
+	case !inTime && priority == PriorityIdle:
+		w.abandon()
+	case !inTime || err != nil:
+		ended = w.stop()
+	}
+	switch {
+	case err == nil && priority == PriorityIdle:
+		w.lowFor = 0
+		return r, nil
+	case err == nil:
+		return r, nil
 	case inTime:
 		return r, fmt.Errorf("a password worker has failed: %w", errors.Join(err, ended))
 	case priority == PriorityIdle:
 		return r, errStarved
 	}
 	return r, fmt.Errorf("%w: one has taken longer than %v", ErrBusy, limit)
+}
+
+// giveUp kills the process, and has whoever talks to it go on at once.
+func (p *workerProcess) giveUp() {
+	p.kill()
+	_ = p.in.Close() // it may not have read all of the password
+	_ = p.out.Close()
+}
+
+// abandon leaves a process to its end, for which it needs some of the machine, too,
+// and gets as little. There is one at a time: no other is started at idle priority
+// before that.
+func (w *worker) abandon() {
+	cmd := w.process.cmd
+	w.process = nil
+	w.dying.Add(1)
+	go func() {
+		defer w.dying.Add(-1)
+		_ = cmd.Wait() // it was killed, and says so
+	}()
 }
 
 // close ends the process, if there is one; another password starts another.
@@ -237,5 +272,5 @@ func startWorker(life context.Context, command WorkerCommand, p Priority) (*work
 		kill()
 		return nil, err
 	}
-	return &workerProcess{p, kill, cmd, gob.NewEncoder(in), gob.NewDecoder(out)}, nil
+	return &workerProcess{p, kill, cmd, in, out, gob.NewEncoder(in), gob.NewDecoder(out)}, nil
 }

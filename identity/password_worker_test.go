@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"encoding/gob"
 	"errors"
 	"fmt"
 	"io"
@@ -46,6 +47,13 @@ func TestWorkerProcess(t *testing.T) {
 	case "hang":
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
+	case "once":
+		var task passwordTask
+		_ = gob.NewDecoder(os.Stdin).Decode(&task)
+		_ = gob.NewEncoder(os.Stdout).Encode(task.do())
+		os.Exit(0)
+	case "deaf":
+		time.Sleep(time.Hour)
 	}
 }
 
@@ -187,12 +195,10 @@ func TestAWorkerThatFailsIsAnError(t *testing.T) {
 // is hashed again by a process that gets a share, and so are the next ones, for a while.
 func TestAPasswordThatStarvesGetsAShare(t *testing.T) {
 	var started []Priority
+	mode := map[Priority]string{PriorityIdle: "hang", PriorityLow: "serve"}
 	h := isolatedBy(t, PasswordConfig{}, func(p Priority) string {
 		started = append(started, p)
-		if p == PriorityIdle {
-			return "hang"
-		}
-		return "serve"
+		return mode[p]
 	})
 	w := h.workers[0]
 	w.starved = time.Millisecond
@@ -206,10 +212,75 @@ func TestAPasswordThatStarvesGetsAShare(t *testing.T) {
 			t.Errorf("processes were started at %q, want %q", started, want)
 		}
 	}
+	for _, low := range []time.Duration{workerLow, 2 * workerLow, 4 * workerLow} { // which is longer each time
+		before := time.Now()
+		verified(PriorityIdle, PriorityLow)
+		verified()
+		if least, most := before.Add(low), time.Now().Add(low); w.lowUntil.Before(least) || w.lowUntil.After(most) {
+			t.Errorf("it lasts until %v, want %v to %v", w.lowUntil, least, most)
+		}
+		w.lowUntil = time.Now() // the while has passed
+	}
+	w.lowFor = workerLowest
 	verified(PriorityIdle, PriorityLow)
-	verified()
-	w.lowUntil = time.Now() // the while has passed
-	verified(PriorityIdle, PriorityLow)
+	if w.lowFor != workerLowest {
+		t.Errorf("it grows to %v", w.lowFor)
+	}
+	// Until there is some left to them again.
+	mode[PriorityIdle], w.starved, w.lowUntil = "serve", workerStarved, time.Now()
+	verified(PriorityIdle)
+	if w.lowFor != 0 {
+		t.Errorf("the next while would be longer than %v", w.lowFor)
+	}
+}
+
+// What starves takes as long to die. Nobody waits for that, and no other is started
+// beside it.
+func TestAProcessThatStarvesDiesByItself(t *testing.T) {
+	var started []Priority
+	var starving *exec.Cmd
+	h := newTestHasher(t, PasswordConfig{})
+	h.Isolate(func(ctx context.Context, p Priority) *exec.Cmd {
+		started = append(started, p)
+		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestWorkerProcess$")
+		cmd.Env = []string{workerMode + "=serve"}
+		if p == PriorityIdle {
+			cmd.Env = []string{workerMode + "=deaf"}
+			cmd.Cancel = func() error { return nil } // killed, and never given the time to notice
+			starving = cmd
+		}
+		return cmd
+	})
+	t.Cleanup(h.Close)
+	w := h.workers[0]
+	w.starved = time.Millisecond
+	hash := mustHash(t, "right")
+	for range 2 {
+		for _, password := range []string{"right" + strings.Repeat("x", 1<<20), "right"} {
+			if ok, _, err := h.Verify(t.Context(), hash, password); ok != (password == "right") || err != nil {
+				t.Errorf("%d bytes: %v, %v", len(password), ok, err)
+			}
+		}
+		w.lowUntil = time.Now()
+	}
+	if want := []Priority{PriorityIdle, PriorityLow}; !slices.Equal(started, want) {
+		t.Errorf("processes were started at %q, want %q", started, want)
+	}
+	if err := starving.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); w.dying.Load() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it is not buried")
+		}
+	}
+	started = nil
+	if _, _, err := h.Verify(t.Context(), hash, "right"); err != nil || !slices.Equal(started, []Priority{PriorityIdle, PriorityLow}) {
+		t.Errorf("then %q: %v", started, err)
+	}
+	if err := starving.Process.Kill(); err != nil {
+		t.Error(err)
+	}
 }
 
 // One that nothing is left for even so is given up, and not waited for twice.
