@@ -192,11 +192,14 @@ func (s *Service) Login(ctx context.Context, name, password string, client Clien
 }
 
 // guess verifies a password whose attempt was counted at a time. One that there was no
-// time for, or that failed, was none: a flood must not lock out those who wait in it.
+// time for, or that failed, was none: a flood must not lock out those who wait in it. But
+// one that failed after the password was found wrong tells that it was.
 func (s *Service) guess(ctx context.Context, at time.Time, limits []counter, hash, password string) (ok, stale bool, err error) {
 	ok, stale, err = s.hasher.Verify(ctx, hash, password)
-	if err != nil {
+	if err != nil && !errors.Is(err, errHalfway) {
 		err = errors.Join(err, s.takeBack(context.WithoutCancel(ctx), at, limits))
+	}
+	if err != nil {
 		return false, false, fmt.Errorf("verifying a password: %w", err)
 	}
 	return ok, stale, nil

@@ -21,6 +21,9 @@ const maxPasswordWait = 3 * time.Second
 // ErrBusy means that more passwords wait to be hashed than can be in bounded time.
 var ErrBusy = errors.New("too many passwords are waiting to be checked")
 
+// errHalfway means that a password was found wrong, and that something failed after that.
+var errHalfway = errors.New("of the work for one password, a part was not done")
+
 // PasswordConfig says how new passwords are hashed and how much of the machine
 // hashing may take.
 type PasswordConfig struct {
@@ -116,7 +119,9 @@ func (h *Hasher) Verify(ctx context.Context, hash, password string) (ok, stale b
 	if !ok && normal != password {
 		// Other systems have hashed what was typed. The second try costs every
 		// account the same, and is the last one: the hash is stale.
-		ok, err = h.guess(hash, password)
+		if ok, err = h.guess(hash, password); err != nil {
+			err = fmt.Errorf("%w: %w", errHalfway, err)
+		}
 		return ok && known, ok && known, err
 	}
 	return ok && known, ok && known && !h.current(hash, normal), nil
@@ -133,7 +138,7 @@ func (h *Hasher) guess(hash, password string) (bool, error) {
 	}
 	for _, cost := range missingCosts(bcryptCost(hash), h.cfg.Cost) {
 		if _, err := h.verify(decoy(PasswordConfig{Hash: "bcrypt", Cost: cost}), password); err != nil {
-			return false, err
+			return false, fmt.Errorf("%w: %w", errHalfway, err)
 		}
 	}
 	return false, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -411,6 +412,48 @@ func TestWhoseWorkerFailsHasNotGuessed(t *testing.T) {
 	}
 	if w.guess("ana", here) {
 		t.Error("a sixth guess")
+	}
+}
+
+// But one is made where the worker fails between finding a password wrong and the rest
+// of the work: whoever brought that about would know what they wanted to.
+func TestAGuessThatFailsHalfwayIsCounted(t *testing.T) {
+	for what, guess := range map[string]struct {
+		password string
+		cost     int
+	}{
+		"while the time is evened out":       {"wrong password", 5},
+		"before the other spelling is tried": {"wrong\u00a0password", 4},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t)
+			w.user("ana")
+			hasher, err := identity.NewHasher(identity.PasswordConfig{Hash: "bcrypt", Cost: guess.cost, Workers: 1, Queue: 1})
+			w.must(err)
+			started := 0
+			hasher.Isolate(func(ctx context.Context, _ identity.Priority) *exec.Cmd {
+				if started++; started%2 == 0 {
+					return exec.CommandContext(ctx, t.TempDir()+"/missing")
+				}
+				cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestWorkerProcess$")
+				cmd.Env = []string{"PASSWORD_WORKER=once"}
+				return cmd
+			})
+			t.Cleanup(hasher.Close)
+			w.hasher = hasher
+			w.start()
+			for range 5 {
+				if _, err := w.Login(w.ctx, "ana", guess.password, here); err == nil || errors.Is(err, identity.ErrBadCredentials) {
+					t.Fatalf("a worker for one password: %v", err)
+				}
+			}
+			if started != 10 {
+				t.Errorf("%d processes, want two for each guess", started)
+			}
+			if w.guess("ana", here) {
+				t.Error("a sixth guess")
+			}
+		})
 	}
 }
 
