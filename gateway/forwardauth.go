@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -23,7 +24,8 @@ import (
 type ForwardAuthConfig struct {
 	// Proxy is "nginx", "traefik", "caddy" or "envoy"; "" answers nobody.
 	Proxy string
-	// Audiences are services that only the proxy knows; upstreams are others.
+	// Audiences are services that an assertion may be for whatever path is decided on;
+	// otherwise it is for the upstream that the path leads to.
 	Audiences []string
 }
 
@@ -60,7 +62,7 @@ func (r *request) readAsked(st *State) error {
 		return refuse(codeMalformedRequest, err)
 	}
 	if a.audience != "" && st.upstreams[a.audience] == nil && !slices.Contains(st.forwardAuth.Audiences, a.audience) {
-		return refuse(codeMalformedRequest, fmt.Errorf("forward-auth: there is no upstream %.64q", a.audience))
+		return refuse(codeMalformedRequest, fmt.Errorf("forward-auth: there is no upstream %.64q; a service that only the proxy knows is one of forward_auth.audiences", a.audience))
 	}
 	if r.method = method([]byte(a.method)); r.method == "" {
 		return refuse(codeMethodUnknown, nil)
@@ -144,21 +146,39 @@ func (r *request) originals() (map[string]string, error) {
 	return said, err
 }
 
-// approve answers that the request may pass, and what its service may believe.
-func (r *request) approve(st *State, route *route) error {
+// audience is for whom an answer may be that is asked for by name: whom the operator has
+// listed, or the upstream that the decided path leads to. For any other, what is open to
+// a user would be a way into what is not.
+func (c ForwardAuthConfig) audience(name, leads string) (string, error) {
+	if name == "" || name == leads {
+		return leads, nil
+	}
+	if slices.Contains(c.Audiences, name) {
+		return name, nil
+	}
+	return "", fmt.Errorf("forward-auth: asked for %[1]s about a path that leads to %[2]s: give it a route to %[1]s, or list that in forward_auth.audiences",
+		name, cmp.Or(leads, "no upstream"))
+}
+
+// approve answers that the request may pass, and what its service may believe. ours is a
+// path at which the gateway answers itself, so that no route leads anywhere.
+func (r *request) approve(st *State, ours bool, route *route) error {
+	leads := ""
+	if route != nil && !ours {
+		leads = route.name
+	}
+	audience, err := st.forwardAuth.audience(r.asked.audience, leads)
+	if err != nil {
+		return refuse(codeMalformedRequest, err)
+	}
 	h := &r.answer.Header
 	guard(h)
 	h.Set(fieldRequestID, r.event.requestID)
 	h.SetNoDefaultContentType(true)
 	r.answer.SetStatusCode(http.StatusOK)
-	audience := r.asked.audience
-	if audience == "" && route != nil {
-		audience = route.name
-	}
 	r.event.upstream = audience
 	lines := st.presets[audience].stranger()
 	if r.principal != nil {
-		var err error
 		if lines, err = st.assertions.fields(st, r.principal, audience, r.event.start); err != nil {
 			return err
 		}

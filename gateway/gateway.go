@@ -265,7 +265,7 @@ func (g *Gateway) road(r *request) error {
 		return denied
 	}
 	if r.asked != nil {
-		return r.approve(st, route)
+		return r.approve(st, ours, route)
 	}
 	if ours {
 		return endpoint.answer(st, r)
