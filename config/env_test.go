@@ -164,6 +164,10 @@ func TestWhatIsWrongInTheEnvironmentNamesTheVariable(t *testing.T) {
 			"GATEWAY_DEBUG: sets no key of gateway.yaml\n" +
 				"GATEWAY_IDENTITY_TOKEN_ACCESS_TTL: sets no key of gateway.yaml, did you mean GATEWAY_IDENTITY_TOKENS_ACCESS_TTL?",
 		},
+		"somebody who asks and is not trusted": {
+			[]string{"GATEWAY_FORWARD_AUTH_PROXY=nginx", "GATEWAY_TRUSTED_PROXIES=10.0.0.7", "GATEWAY_FORWARD_AUTH_FROM=10.0.0.7, 10.0.0.8"},
+			`GATEWAY_FORWARD_AUTH_FROM: forward_auth.from[1]: "10.0.0.8" is none of trusted_proxies, did you mean 10.0.0.7?`,
+		},
 		"an upstream that the file does not have": {
 			[]string{"GATEWAY_UPSTREAMS_TASK_TARGETS=http://a:1"},
 			"GATEWAY_UPSTREAMS_TASK_TARGETS: sets no key of gateway.yaml, did you mean GATEWAY_UPSTREAMS_TASKS_TARGETS?",

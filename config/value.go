@@ -80,6 +80,7 @@ func (d *decoder) list(v reflect.Value, k key, nodes []*yaml.Node, path string) 
 		at := d.at(n, fmt.Sprintf("%s[%d]", path, i))
 		if text, ok := d.plain(n, k.format, at.Key); ok {
 			texts, places = append(texts, text), append(places, at)
+			d.places[at.Key] = at
 		}
 	}
 	d.elements(v, k, texts, places)

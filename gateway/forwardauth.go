@@ -24,6 +24,8 @@ import (
 type ForwardAuthConfig struct {
 	// Proxy is "nginx", "traefik", "caddy" or "envoy"; "" answers nobody.
 	Proxy string
+	// From are the networks of those who may ask, as far as they are trusted proxies.
+	From []netip.Prefix
 	// Audiences are services that an assertion may be for whatever path is decided on;
 	// otherwise it is for the upstream that the path leads to.
 	Audiences []string
@@ -45,7 +47,13 @@ type asked struct {
 // asks reports whether r is a proxy's question. To everybody else there is
 // nothing at the path.
 func (s *State) asks(r *request, peer netip.Addr) bool {
-	return within(r.path, s.endpoints.forward) && s.trusts(peer)
+	return within(r.path, s.endpoints.forward) && s.trusts(peer) && s.forwardAuth.from(peer) &&
+		// Who tells in a PROXY header that it comes from somebody who may ask could name anybody.
+		(r.conn.proxied == nil || s.forwardAuth.from(addrOf(r.conn.proxied.Conn.RemoteAddr())))
+}
+
+func (c ForwardAuthConfig) from(addr netip.Addr) bool {
+	return slices.ContainsFunc(c.From, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 // readAsked puts the request that a proxy asks about in the place of its question.

@@ -1,6 +1,9 @@
 package gateway
 
 import (
+	"bufio"
+	"io"
+	"net"
 	"net/url"
 	"strings"
 	"testing"
@@ -162,6 +165,86 @@ func TestAnAssertionIsForNobodyWhereTheGatewayAnswersAtTheRoot(t *testing.T) {
 		res, body := e.send(get(question, user, "X-Original-Method: GET", "X-Original-URI: "+c.path))
 		if got := audienceOf(t, res.Header.Get(fieldAssertion)); res.StatusCode != c.status || got != c.aud {
 			t.Errorf("%s for %q: %d, for %q; want %d, for %q\n%s", c.path, c.audience, res.StatusCode, got, c.status, c.aud, body)
+		}
+	}
+}
+
+// A network that is trusted to say whom it brings has more in it than the proxy that asks.
+func TestOnlyThoseNamedMayAsk(t *testing.T) {
+	question := []string{"Connection: close", "X-Original-Method: GET", "X-Original-URI: /public/x"}
+	for name, c := range map[string]struct {
+		trusted, from string
+		header        string // of the PROXY protocol
+		fields        []string
+		may           bool
+	}{
+		"the proxy":                          {"127.0.0.0/8", "127.0.0.1/32", "", nil, true},
+		"one of its network":                 {"127.0.0.0/8", "127.0.0.0/30", "", nil, true},
+		"the second that is named":           {"127.0.0.0/8", "127.0.0.9/32,127.0.0.1/32", "", nil, true},
+		"another that is trusted":            {"127.0.0.0/8", "127.0.0.9/32", "", nil, false},
+		"nobody is named":                    {"127.0.0.0/8", "", "", nil, false},
+		"named, but not trusted":             {"192.0.2.0/24", "127.0.0.1/32", "", nil, false},
+		"another, brought by who is named":   {"127.0.0.0/8", "127.0.0.9/32", "", []string{"X-Forwarded-For: 127.0.0.9"}, false},
+		"another, in other words":            {"127.0.0.0/8", "127.0.0.9/32", "", []string{"Forwarded: for=127.0.0.9"}, false},
+		"another, in a PROXY header":         {"127.0.0.0/8", "127.0.0.9/32", "PROXY TCP4 127.0.0.9 192.0.2.1 1000 80\r\n", nil, false},
+		"another, in a newer one":            {"127.0.0.0/8", "127.0.0.9/32", v2(0x21, 0x11, "\x7f\x00\x00\x09\xc0\x00\x02\x01\x03\xe8\x00\x50"), nil, false},
+		"a client of a balancer":             {"127.0.0.0/8", "127.0.0.1/32", "PROXY TCP4 127.0.0.9 192.0.2.1 1000 80\r\n", nil, false},
+		"the proxy behind a balancer":        {"127.0.0.0/8", "127.0.0.1/32,127.0.0.9/32", "PROXY TCP4 127.0.0.9 192.0.2.1 1000 80\r\n", nil, true},
+		"nobody whom a balancer knows":       {"127.0.0.0/8", "127.0.0.1/32", "PROXY UNKNOWN\r\n", nil, false},
+		"the proxy, whatever it says it has": {"127.0.0.0/8", "127.0.0.1/32", "", []string{"X-Forwarded-For: 203.0.113.9"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := startGatewayAs(t, func(c *Config) { c.ProxyProtocol = ProxyOptional }, askedBy("nginx"), func(s *StateConfig) {
+				s.TrustedProxies, s.ForwardAuth.From = prefixes(t, c.trusted), prefixes(t, c.from)
+			})
+			user := "Authorization: Bearer " + e.token("uma", "user")
+			for _, who := range []string{user, "X-Nobody: 1"} {
+				said, _ := io.ReadAll(e.say(c.header + get("/auth/forward", append(append(question, c.fields...), who)...)))
+				want := "HTTP/1.1 401 " // as at any path of no endpoint
+				switch {
+				case c.may:
+					want = "HTTP/1.1 200 "
+				case who == user:
+					want = "HTTP/1.1 404 "
+				}
+				if !strings.HasPrefix(string(said), want) || strings.Contains(string(said), fieldUserID) != (c.may && who == user) {
+					t.Errorf("%s: answered %q", who[:8], said)
+				}
+			}
+		})
+	}
+}
+
+// Whoever is no longer named is not answered any more, on the connection that it has.
+func TestWhoMayAskChangesWithTheConfiguration(t *testing.T) {
+	e := startGateway(t, askedBy("nginx"), func(c *StateConfig) { c.TrustedProxies = prefixes(t, "127.0.0.0/8") })
+	question := get("/auth/forward", "Authorization: Bearer "+e.token("uma", "user"), "X-Original-Method: GET", "X-Original-URI: /public/x")
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", e.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	answers := bufio.NewReader(conn)
+	for _, c := range []struct {
+		from   string
+		status int
+	}{{"127.0.0.1/32", 200}, {"127.0.0.9/32", 404}, {"", 404}, {"127.0.0.9/32,127.0.0.1/32", 200}} {
+		next := e.config
+		next.ForwardAuth.From = prefixes(t, c.from)
+		state, err := NewState(next)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.gateway.Swap(state)
+		if _, err := io.WriteString(conn, question); err != nil {
+			t.Fatal(err)
+		}
+		res, err := readAnswer(answers, "GET")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.StatusCode != c.status || (res.Header.Get(fieldUserID) != "") != (c.status == 200) {
+			t.Errorf("from %q: %d, want %d", c.from, res.StatusCode, c.status)
 		}
 	}
 }

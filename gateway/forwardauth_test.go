@@ -12,7 +12,7 @@ import (
 func askedBy(proxy string) func(*StateConfig) {
 	return func(c *StateConfig) {
 		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
-		c.ForwardAuth = ForwardAuthConfig{Proxy: proxy, Audiences: []string{"app"}}
+		c.ForwardAuth = ForwardAuthConfig{Proxy: proxy, From: c.TrustedProxies, Audiences: []string{"app"}}
 	}
 }
 

@@ -81,7 +81,7 @@ func (s *shared) check(against string) []finding {
 	upstreams, err := upstreamConfigs(cfg)
 	add("upstreams", err)
 	add("routes", gateway.CheckRoutes(gateway.StateConfig{
-		Prefix: cfg.Identity.Prefix, ForwardAuth: forwardAuth(cfg.ForwardAuth), Upstreams: upstreams, Routes: routeConfigs(cfg),
+		Prefix: cfg.Identity.Prefix, ForwardAuth: forwardAuth(cfg), Upstreams: upstreams, Routes: routeConfigs(cfg),
 	}))
 	return findings
 }

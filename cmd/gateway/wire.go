@@ -192,7 +192,7 @@ func buildState(cfg *config.Config, a *accounts, rules *policy.Policy) (*gateway
 		Identity:       a.service.With(serviceConfig(cfg.Identity), rules),
 		Prefix:         cfg.Identity.Prefix,
 		TrustedProxies: cfg.TrustedProxies,
-		ForwardAuth:    forwardAuth(cfg.ForwardAuth),
+		ForwardAuth:    forwardAuth(cfg),
 		Cookies:        cookieConfig(cfg.Identity),
 	}
 	var err error

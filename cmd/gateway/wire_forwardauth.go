@@ -5,9 +5,14 @@ import (
 	"portcullis/gateway"
 )
 
-func forwardAuth(c config.ForwardAuth) gateway.ForwardAuthConfig {
+func forwardAuth(cfg *config.Config) gateway.ForwardAuthConfig {
+	c := cfg.ForwardAuth
 	if c.Proxy == "none" {
 		return gateway.ForwardAuthConfig{}
 	}
-	return gateway.ForwardAuthConfig{Proxy: c.Proxy, Audiences: c.Audiences}
+	from := c.From
+	if len(from) == 0 {
+		from = cfg.TrustedProxies
+	}
+	return gateway.ForwardAuthConfig{Proxy: c.Proxy, From: from, Audiences: c.Audiences}
 }
