@@ -19,8 +19,15 @@ type bypasses struct {
 	*linter
 	cast   cast
 	around Surroundings
-	rules  []*rule // by line
-	asked  int     // how often a policy was
+	rules  []*rule            // by line
+	kept   map[string][]guard // by the path of a route, what rules guard beneath it
+	asked  int                // how often a policy was
+}
+
+// guard is a rule with the part of its pattern that one route serves.
+type guard struct {
+	*rule
+	pattern string
 }
 
 // maxAsked is what bypasses may ask: for a few seconds.
@@ -41,10 +48,7 @@ func (l *linter) lintBypasses(around Surroundings) {
 			if b.rules == nil {
 				b.prepare()
 			}
-			for _, guard := range b.rules {
-				if !patternCovers(front.Pattern(), l.pattern(guard)) || l.nobodys[guard] {
-					continue
-				}
+			for _, guard := range b.guards(front) {
 				if b.asked > maxAsked || len(l.problems) >= maxProblems {
 					return
 				}
@@ -55,11 +59,31 @@ func (l *linter) lintBypasses(around Surroundings) {
 }
 
 func (b *bypasses) prepare() {
-	b.cast = newCast(b.Policy)
+	b.cast, b.kept = newCast(b.Policy), make(map[string][]guard)
 	for i := range b.linter.rules {
 		b.rules = append(b.rules, &b.linter.rules[i])
 	}
 	slices.SortFunc(b.rules, func(a, b *rule) int { return int(a.line) - int(b.line) })
+}
+
+// guards returns the rules that are for something that front serves. Those for nothing
+// else come first: they tell best what is guarded.
+func (b *bypasses) guards(front Served) []guard {
+	if known, ok := b.kept[front.Path]; ok {
+		return known
+	}
+	var own, others []guard
+	for _, r := range b.rules {
+		switch both := overlap(b.pattern(r), front.Pattern()); {
+		case b.nobodys[r] || !patternCovers(b.pattern(r), both) || !patternCovers(front.Pattern(), both):
+		case patternCovers(front.Pattern(), b.pattern(r)):
+			own = append(own, guard{r, both})
+		default:
+			others = append(others, guard{r, both})
+		}
+	}
+	b.kept[front.Path] = append(own, others...)
+	return b.kept[front.Path]
 }
 
 // at returns the rule that stands in a line.
@@ -70,8 +94,8 @@ func (b *bypasses) at(line int) *rule {
 
 // lint looks at one path that the guard is for, and at the one by which the side
 // route leads to the same. It tells of a rule once.
-func (b *bypasses) lint(guard *rule, front, side Served, told map[*rule]bool) {
-	path := examplePath(b.pattern(guard))
+func (b *bypasses) lint(guard guard, front, side Served, told map[*rule]bool) {
+	path := examplePath(guard.pattern)
 	upstream := front.beyond(path)
 	other, ok := side.before(upstream)
 	if !ok {
@@ -87,14 +111,14 @@ func (b *bypasses) lint(guard *rule, front, side Served, told map[*rule]bool) {
 		}
 		for _, i := range passing {
 			rule := b.at(b.Decide(b.cast.callers[i], method, other).Line)
-			reach, kept := side.beyond(overlap(b.pattern(rule), side.Pattern())), front.beyond(b.pattern(guard))
+			reach, kept := side.beyond(overlap(b.pattern(rule), side.Pattern())), front.beyond(guard.pattern)
 			if told[rule] || !patternCovers(reach, kept) || stopped && (side.Rewrite == "" || patternCovers(kept, reach)) {
 				continue
 			}
 			told[rule] = true
 			b.warn(rule.line, "bypass", fmt.Sprintf("deny it there, let the rule or the route %s reach less, or allow them %s, too", side.Path, path),
 				"%s may %s %s, and so what line %d (%s) guards at %s: %s gets both as %s",
-				b.cast.names[i], method, other, guard.line, b.ruleText(guard), path, side.Upstream, upstream)
+				b.cast.names[i], method, other, guard.line, b.ruleText(guard.rule), path, side.Upstream, upstream)
 		}
 	}
 }

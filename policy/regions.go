@@ -203,8 +203,8 @@ func (w *walk) note(path string, beneath []int, ends []*crossing) {
 	w.found[key] = region{path: path, patterns: ids}
 }
 
-// overlap returns the pattern of all paths that both patterns cover. There must
-// be one.
+// overlap returns the pattern of all paths that both patterns cover. If there are
+// none, it returns one that not both of them cover.
 func overlap(a, b string) string {
 	x, y := strings.Split(a[1:], "/"), strings.Split(b[1:], "/")
 	var both []string
