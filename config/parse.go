@@ -121,12 +121,15 @@ func parseAddress(text, _ string) (any, error) {
 }
 
 func parseNetwork(text, _ string) (any, error) {
-	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
-		return netip.PrefixFrom(addr, addr.BitLen()), nil
-	}
 	p, err := netip.ParsePrefix(text)
+	if addr, notOne := netip.ParseAddr(text); notOne == nil && addr.Zone() == "" {
+		p, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
 	if err != nil {
 		return nil, errForm
+	}
+	if p.Addr().Is4In6() { // and would match nobody: peers are known by the other form
+		return nil, errors.New("is IPv4 within IPv6; write the IPv4 address or network alone")
 	}
 	if p != p.Masked() {
 		return nil, fmt.Errorf("is an address within a network; write %s", p.Masked())

@@ -32,7 +32,7 @@ const (
 const (
 	workerIdle    = time.Minute      // a process ends when there was nothing to do for so long
 	workerTime    = 20 * time.Second // for one password, on a machine that leaves little
-	workerStarved = 3 * time.Second  // for one at idle priority, of bcrypt's cost 12 or less
+	workerStarved = 2 * time.Second  // for one at idle priority, of bcrypt's cost 12 or less
 	workerLow     = 10 * time.Second // low priority is kept for so long
 	workerLowest  = 5 * time.Minute  // and longer each time it turns out too soon, up to that
 )

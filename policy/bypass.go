@@ -21,7 +21,7 @@ type bypasses struct {
 	around Surroundings
 	rules  []*rule            // by line
 	kept   map[string][]guard // by the path of a route, what rules guard beneath it
-	asked  int                // how often a policy was
+	asked  int                // how often a policy or a route was
 }
 
 // guard is a rule with the part of its pattern that one route serves.
@@ -140,6 +140,7 @@ func (b *bypasses) compare(method, path, other string) (passing []int, stopped, 
 
 // serves reports whether it is s that answers.
 func (b *bypasses) serves(s Served, method, path string) bool {
+	b.asked += len(b.around.Served)
 	by, ok := b.around.ServedBy(method, path)
 	return ok && by.What == s.What && by.Path == s.Path
 }

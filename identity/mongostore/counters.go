@@ -62,6 +62,8 @@ func (s *Store) add(ctx context.Context, d counterDoc, n int64) (int64, error) {
 	}
 	found, err := one[counterDoc](result)
 	switch {
+	case lostRace(err):
+		return 0, identity.ErrConflict
 	case !errors.Is(err, mongo.ErrNoDocuments):
 		return found.Count, err
 	case n == 0:
@@ -69,7 +71,7 @@ func (s *Store) add(ctx context.Context, d counterDoc, n int64) (int64, error) {
 	case n > 0:
 		d.Count = n
 		_, err = s.counters.InsertOne(ctx, d)
-		if mongo.IsDuplicateKeyError(err) {
+		if lostRace(err) {
 			err = identity.ErrConflict
 		}
 		return n, err
@@ -78,7 +80,10 @@ func (s *Store) add(ctx context.Context, d counterDoc, n int64) (int64, error) {
 	// there is no counter.
 	few := elem("count", bson.D{elem("$lt", -n)})
 	r, err := s.counters.UpdateOne(ctx, bson.D{id, few}, bson.D{elem("$set", bson.D{elem("count", int64(0))})})
-	if err != nil || r.MatchedCount == 1 {
+	switch {
+	case lostRace(err):
+		return 0, identity.ErrConflict
+	case err != nil || r.MatchedCount == 1:
 		return 0, err
 	}
 	err = s.counters.FindOne(ctx, bson.D{id}).Err()
