@@ -289,7 +289,7 @@ func TestWithdrawingDoesNotRaiseTheDead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	now := time.Now()
+	now := time.Now().Add(time.Second) // the next key is a later one, however fast the first was made
 	dead := first.assertion(now).id
 	second, err := Rotate(dir, EdDSA, false, now)
 	if err != nil {
