@@ -34,7 +34,7 @@ const (
 	workerTime    = 20 * time.Second // for one password, on a machine that leaves little
 	workerStarved = 2 * time.Second  // for one at idle priority, of bcrypt's cost 12 or less
 	workerLow     = 10 * time.Second // low priority is kept for so long
-	workerLowest  = 5 * time.Minute  // and longer each time it turns out too soon, up to that
+	workerLowMost = 5 * time.Minute  // and longer each time it turns out too soon, up to that
 )
 
 // passwordTask is what a worker is asked: to verify a password against Stored, or
@@ -80,8 +80,8 @@ func (r passwordResult) err() error {
 	return nil
 }
 
-// patience returns how long a password may take at idle priority, of which one of
-// cost 12 takes starved.
+// patience returns how long a password may take at idle priority, where one of cost
+// 12 may take starved.
 func (t passwordTask) patience(starved time.Duration) time.Duration {
 	cost := t.Cost
 	if t.Stored != "" {
@@ -130,7 +130,7 @@ type worker struct {
 	lowUntil time.Time // before it, the machine is known to leave too little
 	lowFor   time.Duration
 
-	dying atomic.Int32 // processes that were abandoned and have not ended yet
+	dying atomic.Bool // a process that was abandoned has not ended yet
 }
 
 type workerProcess struct {
@@ -162,7 +162,7 @@ func (w *worker) do(t passwordTask) (passwordResult, error) {
 		r, err = w.exchange(t) // it has died while nobody looked
 	}
 	if errors.Is(err, errStarved) {
-		w.lowFor = min(max(2*w.lowFor, workerLow), workerLowest)
+		w.lowFor = min(max(2*w.lowFor, workerLow), workerLowMost)
 		w.lowUntil = time.Now().Add(w.lowFor)
 		r, err = w.exchange(t)
 	}
@@ -178,7 +178,7 @@ func (w *worker) do(t passwordTask) (passwordResult, error) {
 
 func (w *worker) exchange(t passwordTask) (r passwordResult, err error) {
 	priority, limit := PriorityIdle, min(t.patience(w.starved), w.time)
-	if time.Now().Before(w.lowUntil) || w.dying.Load() > 0 {
+	if time.Now().Before(w.lowUntil) || w.dying.Load() {
 		priority, limit = PriorityLow, w.time
 	}
 	if w.process != nil && w.process.priority != priority {
@@ -195,25 +195,23 @@ func (w *worker) exchange(t passwordTask) (r passwordResult, err error) {
 		err = p.results.Decode(&r)
 	}
 	inTime := late.Stop()
-	var ended error
 	switch {
 	case !inTime && priority == PriorityIdle:
-		w.abandon()
-	case !inTime || err != nil:
-		ended = w.stop()
+		if w.abandon(); err != nil {
+			return r, errStarved
+		}
+	case !inTime:
+		_ = w.stop() // it was killed, and says so
+		if err != nil {
+			return r, fmt.Errorf("%w: one has taken longer than %v", ErrBusy, limit)
+		}
+	case err != nil:
+		return r, fmt.Errorf("a password worker has failed: %w", errors.Join(err, w.stop()))
 	}
-	switch {
-	case err == nil && priority == PriorityIdle:
+	if priority == PriorityIdle {
 		w.lowFor = 0
-		return r, nil
-	case err == nil:
-		return r, nil
-	case inTime:
-		return r, fmt.Errorf("a password worker has failed: %w", errors.Join(err, ended))
-	case priority == PriorityIdle:
-		return r, errStarved
 	}
-	return r, fmt.Errorf("%w: one has taken longer than %v", ErrBusy, limit)
+	return r, nil
 }
 
 // giveUp kills the process, and has whoever talks to it go on at once.
@@ -229,9 +227,9 @@ func (p *workerProcess) giveUp() {
 func (w *worker) abandon() {
 	cmd := w.process.cmd
 	w.process = nil
-	w.dying.Add(1)
+	w.dying.Store(true)
 	go func() {
-		defer w.dying.Add(-1)
+		defer w.dying.Store(false)
 		_ = cmd.Wait() // it was killed, and says so
 	}()
 }

@@ -221,9 +221,9 @@ func TestAPasswordThatStarvesGetsAShare(t *testing.T) {
 		}
 		w.lowUntil = time.Now() // the while has passed
 	}
-	w.lowFor = workerLowest
+	w.lowFor = workerLowMost
 	verified(PriorityIdle, PriorityLow)
-	if w.lowFor != workerLowest {
+	if w.lowFor != workerLowMost {
 		t.Errorf("it grows to %v", w.lowFor)
 	}
 	// Until there is some left to them again.
@@ -269,7 +269,7 @@ func TestAProcessThatStarvesDiesByItself(t *testing.T) {
 	if err := starving.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); w.dying.Load() > 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); w.dying.Load(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it is not buried")
 		}
