@@ -63,10 +63,11 @@ func (g *Gateway) fastPath(c *clientConn, p []byte) int {
 	if !g.walk(r) {
 		return 0
 	}
+	c.answeredAt = r.event.end
 	if !r.forwarded {
 		r.reply()
+		c.answeredAt = time.Now() // it was recorded before it was written
 	}
-	c.answeredAt = r.event.end
 	c.ended = c.ended || r.closing
 	c.began, c.between, c.idleUntil = false, true, time.Time{}
 	return size + int(r.body.length)
