@@ -97,7 +97,7 @@ func tell(t *testing.T, dir, mongo string) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start": cmdStart, "end": cmdEnd, "http": cmdHTTP, "save": cmdSave, "mailed": cmdMailed, "shown": cmdShown,
 			"await": cmdAwait, "awaitstatus": cmdAwaitStatus, "awaitbody": cmdAwaitBody,
-			"workers": cmdWorkers, "signal": cmdSignal, "crash": cmdCrash, "gone": cmdGone,
+			"workers": cmdWorkers, "signal": cmdSignal, "crash": cmdCrash, "gone": cmdGone, "kept": cmdKept,
 		},
 	})
 }
