@@ -188,6 +188,10 @@ func TestProblemsOfASuiteHaveTheirPlace(t *testing.T) {
 		{"principals: {ana: {role: [a]}}\ntests: [{name: x, requests: [GET /]}]", "f:1:20: error: unknown key \"role\" in principal ana; did you mean roles? [key]\nf:1:19: error: roles is missing in principal ana [key]"},
 		{"principals: {ana: {roles: [1]}}\ntests: [{name: x, requests: [GET /]}]", `f:1:28: error: a role is not a text [type]`},
 		{"principals: {a: &x {roles: []}, b: *x}\ntests: [{name: x, requests: [GET /]}]", `f:1:36: error: principal b is not a mapping; write it as key: value [type]`},
+		{head + `tests: [{name: "a\e[2J", requests: [GET /]}]`, `f:2:16: error: the name of a test has the invisible character U+001B [encoding]`},
+		{head + `tests: [{name: "a\n::warning::b", requests: [GET /]}]`, `f:2:16: error: the name of a test has the invisible character U+000A [encoding]`},
+		{head + `tests: [{name: x, requests: ["GET /\u202E"]}]`, `f:2:30: error: a request has the invisible character U+202E [encoding]`},
+		{`principals: {"a\e[2J": admin}` + "\ntests: [{name: x, requests: [GET /]}]", `f:1:14: error: the name of a principal has the invisible character U+001B [encoding]`},
 		{head + "tests: [{name: x, requests: [GET /]}]\n---\na: b\n", `f:3:1: error: a second YAML document; a suite is one document [yaml]`},
 	} {
 		_, err := ParseSuite("f", []byte(c.source))

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode"
 
 	"gopkg.in/yaml.v3"
 )
@@ -155,6 +156,13 @@ func (r *suiteReader) text(n *yaml.Node, what string) (string, bool) {
 	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" || n.Value == "" {
 		r.problem(n, "type", what+" is not a text", "")
 		return "", false
+	}
+	// Reports repeat it, one line each, to terminals and to what reads a build's log.
+	for _, c := range n.Value {
+		if !unicode.IsGraphic(c) {
+			r.problem(n, "encoding", fmt.Sprintf("%s has the invisible character %U", what, c), "")
+			return "", false
+		}
 	}
 	return n.Value, true
 }

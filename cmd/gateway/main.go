@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string, env environment) int {
 	case errors.Is(err, errReported):
 		return 1
 	}
-	fmt.Fprintln(env.stderr, "gateway:", err)
+	fmt.Fprintln(env.stderr, "gateway:", visible(err.Error()))
 	return errorStatus(cmd)
 }
 
