@@ -77,7 +77,7 @@ type Identity struct {
 	Store        Store         `yaml:"store" required:"true" doc:"where accounts and sessions are kept: file:PATH or mongodb://…"`
 	Registration string        `yaml:"registration" enum:"open|closed" default:"open" doc:"whether strangers may register, or administrators only"`
 	DefaultRoles []string      `yaml:"default_roles" format:"role" doc:"roles of a newly registered user"`
-	AdminRoles   []string      `yaml:"admin_roles" format:"role" default:"admin" required:"true" doc:"roles whose holders administer users of their own tenant"`
+	AdminRoles   []string      `yaml:"admin_roles" format:"role" default:"admin" required:"true" doc:"roles whose holders administer users of their own tenant; nobody else gives roles there"`
 	SuperRole    string        `yaml:"super_role" format:"role" default:"superadmin" empty:"true" doc:"role whose holders administer the users of every tenant; \"\" is nobody"`
 	SessionTTL   time.Duration `yaml:"session_ttl" default:"720h" min:"1m" doc:"how long a session lasts, however often it is refreshed"`
 	Password     Password      `yaml:"password"`

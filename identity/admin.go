@@ -14,7 +14,9 @@ import (
 // decided here is whom they may be about: an administrator of one tenant does
 // not see another's users, and nobody but a holder of the super role moves users
 // between tenants, gives that role, or touches those who have it: whoever may
-// set their e-mail address may reset their password. A nil Principal is the
+// set their e-mail address may reset their password. For the same reason a caller
+// whom the policy lets in without an administrator's role touches no administrator,
+// and gives nobody a role, or it could make itself one. A nil Principal is the
 // operator.
 
 // Users returns a page of users, and the cursor of the next one ("" at the end).
@@ -130,7 +132,11 @@ func (s *Service) promiseAddress(ctx context.Context, p *Principal, id, email st
 func (s *Service) applyChange(u *User, in Change, p *Principal) error {
 	var rolesErr, emailErr, tenantErr error
 	if in.Roles != nil {
+		had := u.Roles
 		u.Roles, rolesErr = s.parseRoles(*in.Roles, p)
+		if rolesErr == nil && !s.mayAdminister(p) && !slices.Equal(had, u.Roles) {
+			return ErrRoleNotAllowed
+		}
 	}
 	if in.Active != nil {
 		u.Active = *in.Active
@@ -199,8 +205,11 @@ func (s *Service) replace(ctx context.Context, p *Principal, id string, edit fun
 
 // mayAlter reports whether p may change u, who is in p's reach.
 func (s *Service) mayAlter(p *Principal, u User) bool {
-	return s.reach(p) == nil || !s.isSuper(u.Roles)
+	return s.reach(p) == nil || !s.isSuper(u.Roles) && (s.mayAdminister(p) || !s.isAdministrator(u.Roles))
 }
+
+// mayAdminister reports whether p is an administrator, or the operator.
+func (s *Service) mayAdminister(p *Principal) bool { return p == nil || s.isAdministrator(p.Roles) }
 
 // shutOut ends what a user could still come in by: sessions and mailed links.
 func (s *Service) shutOut(ctx context.Context, id string) error {

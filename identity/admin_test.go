@@ -144,6 +144,44 @@ func TestReachOfAnAdministrator(t *testing.T) {
 	}
 }
 
+// Whom the policy lets administer without an administrator's role, such as a
+// helpdesk, must not become an administrator by it: not by giving the role, and
+// not by taking over the account of somebody who has it.
+func TestReachOfWhoIsNoAdministrator(t *testing.T) {
+	w := newWorld(t)
+	helper := w.userOf("acme", "helper", "editor")
+	ana := w.userOf("acme", "ana")
+	helpdesk := &identity.Principal{UserID: helper.ID, Roles: helper.Roles, Tenant: "acme"}
+	for _, roles := range [][]string{{"admin"}, {"user", "admin"}, {"superadmin"}, {"editor", "user"}, {}} {
+		for _, u := range []identity.User{helper, ana} {
+			_, err := w.UpdateUser(w.ctx, helpdesk, u.ID, identity.Change{Roles: &roles, Active: ptr(true)}, here)
+			w.want(err, identity.ErrRoleNotAllowed)
+			if s := w.stored(u.ID); s.Version != u.Version {
+				t.Errorf("%s got %v", u.Username, s.Roles)
+			}
+		}
+	}
+	for _, u := range []identity.User{w.userOf("acme", "boss", "admin"), w.userOf("acme", "root", "superadmin"), w.userOf("acme", "sleeping", "user", "admin")} {
+		for doing, change := range map[string]identity.Change{
+			"address": {Email: ptr("evil@example.net")}, "disabling": {Active: ptr(false)}, "no roles": {Roles: &[]string{}},
+		} {
+			if _, err := w.UpdateUser(w.ctx, helpdesk, u.ID, change, here); !errors.Is(err, identity.ErrRoleNotAllowed) {
+				t.Errorf("%s of %s: %v", doing, u.Username, err)
+			}
+		}
+		w.want(w.LogoutUser(w.ctx, helpdesk, u.ID, here), identity.ErrRoleNotAllowed)
+		w.want(w.DeleteUser(w.ctx, helpdesk, u.ID, here), identity.ErrRoleNotAllowed)
+		if s := w.stored(u.ID); s.Version != u.Version {
+			t.Errorf("%s was changed: %+v", u.Username, s)
+		}
+	}
+	// What is left is what such a role is for.
+	_, err := w.UpdateUser(w.ctx, helpdesk, ana.ID, identity.Change{Roles: &[]string{"user"}, Email: ptr("ana@example.net")}, here)
+	w.must(err)
+	w.must(w.LogoutUser(w.ctx, helpdesk, ana.ID, here))
+	w.must(w.DeleteUser(w.ctx, helpdesk, ana.ID, here))
+}
+
 func TestWhatAnAdministratorMayGive(t *testing.T) {
 	for name, c := range map[string]struct {
 		by     *identity.Principal
