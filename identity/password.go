@@ -128,20 +128,32 @@ func (h *Hasher) Verify(ctx context.Context, hash, password string) (ok, stale b
 }
 
 // guess is verifyHash, with the time of a failure evened out: an account whose
-// hash was made when bcrypt's cost was lower must take as long as nobody's, or it
-// would tell strangers that it is there. Other kinds of hashes, which imported
-// accounts have until their first login, take the time they take.
+// hash was made when bcrypt's cost was lower, or of a password too long for bcrypt,
+// must take as long as nobody's, or it would tell strangers that it is there. Other
+// kinds of hashes, which imported accounts have until their first login, take the
+// time they take.
 func (h *Hasher) guess(hash, password string) (bool, error) {
 	ok, err := h.verify(hash, password)
 	if ok || err != nil {
 		return ok, err
 	}
-	for _, cost := range missingCosts(bcryptCost(hash), h.cfg.Cost) {
+	for _, cost := range h.missing(hash) {
 		if _, err := h.verify(decoy(PasswordConfig{Hash: "bcrypt", Cost: cost}), password); err != nil {
 			return false, fmt.Errorf("%w: %w", errHalfway, err)
 		}
 	}
 	return false, nil
+}
+
+// missing are the costs of the hashes of bcrypt that hash is quicker by than nobody's.
+func (h *Hasher) missing(hash string) []int {
+	switch {
+	case h.cfg.Hash != "bcrypt": // nobody's is not bcrypt's either
+		return nil
+	case strings.HasPrefix(hash, currentArgon2id()): // for good: it does not get stale
+		return missingCosts(argonAsBcrypt, h.cfg.Cost)
+	}
+	return missingCosts(bcryptCost(hash), h.cfg.Cost)
 }
 
 // missingCosts are the costs of the hashes that, beside one of cost done, are as

@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -362,8 +363,24 @@ func TestAGuessAtAnOldHashIsNoQuicker(t *testing.T) {
 			}
 		}
 	}
-	if got := missingCosts(0, 12); got != nil { // argon2id configured, or another kind of hash
+	if got := missingCosts(0, 12); got != nil { // another kind of hash
 		t.Errorf("%v", got)
+	}
+	long := currentArgon2id() + "c29tZXNhbHQ$bm90aGluZw"
+	for _, c := range []struct {
+		cfg  PasswordConfig
+		hash string
+		want []int
+	}{
+		{PasswordConfig{Hash: "bcrypt", Cost: 12}, decoy(PasswordConfig{Hash: "bcrypt", Cost: 11}), []int{11}},
+		{PasswordConfig{Hash: "bcrypt", Cost: 12}, long, []int{9, 10, 11}}, // of a password that bcrypt would cut
+		{PasswordConfig{Hash: "bcrypt", Cost: 8}, long, nil},
+		{PasswordConfig{Hash: "argon2id", Cost: 12}, long, nil},
+		{PasswordConfig{Hash: "argon2id", Cost: 12}, decoy(PasswordConfig{Hash: "bcrypt", Cost: 11}), nil},
+	} {
+		if got := (&Hasher{cfg: c.cfg}).missing(c.hash); !slices.Equal(got, c.want) {
+			t.Errorf("%+v, %.12s: %v, want %v", c.cfg, c.hash, got, c.want)
+		}
 	}
 	ctx := context.Background()
 	hash, err := newTestHasher(t, PasswordConfig{Hash: "bcrypt", Cost: 4}).Hash(ctx, "hunter-hunter")

@@ -53,6 +53,8 @@ const (
 	argonThreads   = 1
 	argonKeyBytes  = 32
 	argonSaltBytes = 16
+	// argonAsBcrypt is the cost at which bcrypt takes about as long; no exact one does.
+	argonAsBcrypt = 9
 )
 
 // verifyHash reports whether password opens stored.
