@@ -115,8 +115,10 @@ func (i *issuer) parse(token []byte, keys *issuerKeys) (*Principal, error) {
 		}
 	}
 	if verified := claims["email_verified"]; verified == true || verified == "true" {
-		p.Email = text(claims, i.EmailClaim)
-		p.EmailVerified = p.Email != ""
+		// What is not one address, such as a@evil.example@acme.example, has more readings than one.
+		if _, err := parseEmail(text(claims, i.EmailClaim)); err == nil {
+			p.Email, p.EmailVerified = text(claims, i.EmailClaim), true
+		}
 	}
 	if issued, err := claims.GetIssuedAt(); err == nil && issued != nil {
 		p.IssuedAt = issued.Time
