@@ -130,7 +130,7 @@ type worker struct {
 	lowUntil time.Time // before it, the machine is known to leave too little
 	lowFor   time.Duration
 
-	dying atomic.Bool // a process that was abandoned has not ended yet
+	dying atomic.Int32 // processes that were abandoned and have not ended yet
 }
 
 type workerProcess struct {
@@ -172,17 +172,17 @@ func (w *worker) do(t passwordTask) (passwordResult, error) {
 	if w.timer != nil {
 		w.timer.Stop()
 	}
-	w.timer = time.AfterFunc(w.idle, w.close)
+	w.timer = time.AfterFunc(w.idle, w.retire)
 	return r, r.err()
 }
 
 func (w *worker) exchange(t passwordTask) (r passwordResult, err error) {
 	priority, limit := PriorityIdle, min(t.patience(w.starved), w.time)
-	if time.Now().Before(w.lowUntil) || w.dying.Load() {
+	if time.Now().Before(w.lowUntil) || w.dying.Load() > 0 {
 		priority, limit = PriorityLow, w.time
 	}
 	if w.process != nil && w.process.priority != priority {
-		_ = w.stop() // nobody is allowed to raise one
+		_ = w.stop() // nobody is allowed to raise one; it gets enough of the machine to end soon
 	}
 	if w.process == nil {
 		if w.process, err = w.start(priority); err != nil {
@@ -221,20 +221,31 @@ func (p *workerProcess) giveUp() {
 	_ = p.out.Close()
 }
 
-// abandon leaves a process to its end, for which it needs some of the machine, too,
-// and gets as little. There is one at a time: no other is started at idle priority
-// before that.
+// abandon kills the process and leaves it to its end, for which it needs some of the
+// machine, too, and at idle priority gets as little. No other is started at idle
+// priority before that.
 func (w *worker) abandon() {
+	w.process.kill()
 	cmd := w.process.cmd
 	w.process = nil
-	w.dying.Store(true)
+	w.dying.Add(1)
 	go func() {
-		defer w.dying.Store(false)
+		defer w.dying.Add(-1)
 		_ = cmd.Wait() // it was killed, and says so
 	}()
 }
 
-// close ends the process, if there is one; another password starts another.
+// retire ends a process that has had nothing to do. Who has a password just then does
+// not wait for that.
+func (w *worker) retire() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.process != nil {
+		w.abandon()
+	}
+}
+
+// close ends the process, if there is one, and waits for its end.
 func (w *worker) close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

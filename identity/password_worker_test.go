@@ -183,6 +183,53 @@ func TestAProcessWithNothingToDoEnds(t *testing.T) {
 	}
 }
 
+// One that had nothing to do gets as little of a busy machine to end with. Who has a
+// password meanwhile is served by another.
+func TestAProcessWithNothingToDoIsNotWaitedFor(t *testing.T) {
+	var started []Priority
+	var idle *exec.Cmd
+	h := newTestHasher(t, PasswordConfig{})
+	h.Isolate(func(ctx context.Context, p Priority) *exec.Cmd {
+		started = append(started, p)
+		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestWorkerProcess$")
+		cmd.Env = []string{workerMode + "=serve low"}
+		if p == PriorityIdle {
+			cmd.Cancel = func() error { return nil } // killed, and never given the time to notice
+			idle = cmd
+		}
+		return cmd
+	})
+	t.Cleanup(h.Close)
+	h.beHeldUp(patience)
+	w := h.workers[0]
+	w.starved, w.idle = patience, time.Millisecond
+	if _, err := h.Hash(t.Context(), "x"); err != nil {
+		t.Fatal(err)
+	}
+	waitForDying(t, w, 1)
+	w.idle = patience
+	if _, err := h.Hash(t.Context(), "x"); err != nil {
+		t.Error(err)
+	}
+	if want := []Priority{PriorityIdle, PriorityLow}; !slices.Equal(started, want) {
+		t.Errorf("processes were started at %q, want %q", started, want)
+	}
+	if err := idle.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	waitForDying(t, w, 0)
+}
+
+// waitForDying waits until so many processes of w are abandoned and have not ended.
+func waitForDying(t *testing.T, w *worker, n int32) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); w.dying.Load() != n; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d are dying, want %d", w.dying.Load(), n)
+		}
+	}
+}
+
 // Whatever is wrong with a worker is an error, soon, and never an opened account.
 func TestAWorkerThatFailsIsAnError(t *testing.T) {
 	for _, mode := range []string{"fail", "die", "garbage", "hang", "late", "missing"} {
@@ -288,11 +335,7 @@ func TestAProcessThatStarvesDiesByItself(t *testing.T) {
 	if err := starving.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(patience); w.dying.Load(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it is not buried")
-		}
-	}
+	waitForDying(t, w, 0)
 	started = nil
 	if _, _, err := h.Verify(t.Context(), hash, "right"); err != nil || !slices.Equal(started, []Priority{PriorityIdle, PriorityLow}) {
 		t.Errorf("then %q: %v", started, err)
