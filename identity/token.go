@@ -58,12 +58,13 @@ type accessClaims struct {
 // assertionClaims is what the gateway tells an upstream.
 type assertionClaims struct {
 	jwt.RegisteredClaims
-	SessionID   string   `json:"sid"`
-	Username    string   `json:"name"`
-	Email       string   `json:"email"`
-	Roles       []string `json:"roles"`
-	Permissions []string `json:"permissions"`
-	Tenant      string   `json:"tenant,omitempty"`
+	SessionID     string   `json:"sid"`
+	Username      string   `json:"name"`
+	Email         string   `json:"email"`
+	EmailVerified bool     `json:"email_verified"`
+	Roles         []string `json:"roles"`
+	Permissions   []string `json:"permissions"`
+	Tenant        string   `json:"tenant,omitempty"`
 }
 
 // TokensConfig says how tokens are made and whom they are for.
@@ -175,12 +176,13 @@ func (t *Tokens) Assert(p *Principal, audience string, permissions []string) (st
 			IssuedAt:  jwt.NewNumericDate(now),
 			ExpiresAt: jwt.NewNumericDate(expires),
 		},
-		SessionID:   p.SessionID,
-		Username:    p.Username,
-		Email:       p.Email,
-		Roles:       notNil(p.Roles),
-		Permissions: notNil(permissions),
-		Tenant:      p.Tenant,
+		SessionID:     p.SessionID,
+		Username:      p.Username,
+		Email:         p.Email,
+		EmailVerified: p.EmailVerified,
+		Roles:         notNil(p.Roles),
+		Permissions:   notNil(permissions),
+		Tenant:        p.Tenant,
 	})
 	return signed, expires, err
 }

@@ -324,6 +324,25 @@ func TestAssertion(t *testing.T) {
 	}
 }
 
+// Anybody may register with any address: an upstream has to be able to tell.
+func TestAssertionSaysWhetherTheAddressIsProved(t *testing.T) {
+	tt := newTestTokens(t, EdDSA)
+	for _, proved := range []bool{false, true} {
+		p := &Principal{UserID: "u-1", Email: "root@example.com", EmailVerified: proved, ExpiresAt: tt.now.Add(time.Minute)}
+		signed, _, err := tt.Assert(p, "tasks", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		claims := jwt.MapClaims{}
+		if _, _, err := jwt.NewParser().ParseUnverified(signed, claims); err != nil {
+			t.Fatal(err)
+		}
+		if claims["email"] != p.Email || claims["email_verified"] != proved {
+			t.Errorf("%v: %v", proved, claims)
+		}
+	}
+}
+
 func TestAssertionEndsWithTheCallersToken(t *testing.T) {
 	tt := newTestTokens(t, EdDSA)
 	token := []byte(tt.issue(t))
