@@ -60,10 +60,15 @@ func (g *Gateway) decide(st *State, r *request, route string) error {
 	if st.shadow != nil {
 		st.shadow.ask(r, caller, d)
 	}
-	switch {
-	case d.Allowed:
-		return nil
-	case r.principal == nil:
+	if d.Allowed {
+		return g.decideDestination(st, r, caller)
+	}
+	return refuseCaller(r)
+}
+
+// refuseCaller is for whom the policy does not allow it.
+func refuseCaller(r *request) error {
+	if r.principal == nil {
 		return refuse(codeUnauthenticated, nil)
 	}
 	return refuse(codeForbidden, nil)

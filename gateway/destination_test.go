@@ -1,0 +1,56 @@
+package gateway
+
+import (
+	"strings"
+	"testing"
+)
+
+// COPY and MOVE have a second path, and are no way to where the policy lets nobody.
+func TestThePolicyDecidesOnTheDestination(t *testing.T) {
+	e := startGateway(t, func(c *StateConfig) {
+		c.Upstreams = append(c.Upstreams, UpstreamConfig{Name: "other", Targets: c.Upstreams[0].Targets})
+		c.Routes = append(c.Routes,
+			RouteConfig{Path: "/tasks/other", Upstream: "other"}, RouteConfig{Path: "/public/cut", Upstream: "up", Rewrite: "/"})
+	})
+	user := "Authorization: Bearer " + e.token("uma", "user")
+	for name, tc := range map[string]struct {
+		method, path string
+		fields       []string
+		status       int
+	}{
+		"a neighbour":                    {"MOVE", "/tasks/1", []string{user, "Destination: /tasks/2"}, 200},
+		"with scheme and host":           {"COPY", "/tasks/1", []string{user, "Destination: https://Gateway.Test/tasks/2"}, 200},
+		"another route to the service":   {"MOVE", "/tasks/1", []string{user, "Destination: /public/x"}, 200},
+		"none":                           {"MOVE", "/tasks/1", []string{user}, 200},
+		"of another method":              {"PUT", "/tasks/1", []string{user, "Destination: /admin/x"}, 200},
+		"what is denied":                 {"MOVE", "/tasks/1", []string{user, "Destination: /tasks/secret"}, 403},
+		"what nobody allows":             {"COPY", "/tasks/1", []string{user, "Destination: http://gateway.test/admin/x"}, 403},
+		"by a field in lower case":       {"COPY", "/tasks/1", []string{user, "destination: /admin/x"}, 403},
+		"for a stranger":                 {"MOVE", "/public/x", []string{"Destination: /tasks/1"}, 401},
+		"what is allowed, and what not":  {"MOVE", "/tasks/1", []string{user, "Destination: /tasks/2", "Destination: /admin/x"}, 400},
+		"the same in one":                {"MOVE", "/tasks/1", []string{user, "Destination: /tasks/2, /admin/x"}, 400},
+		"by another spelling":            {"MOVE", "/tasks/1", []string{user, "Destination: /tasks/%73ecret"}, 400},
+		"through what is allowed":        {"MOVE", "/tasks/1", []string{user, "Destination: /tasks/../admin/x"}, 400},
+		"with a query":                   {"MOVE", "/tasks/1", []string{user, "Destination: /tasks/2?/../../admin/x"}, 400},
+		"an empty one":                   {"MOVE", "/tasks/1", []string{user, "Destination:"}, 400},
+		"another host":                   {"MOVE", "/tasks/1", []string{user, "Destination: http://other.test/tasks/2"}, 400},
+		"another host without a scheme":  {"MOVE", "/tasks/1", []string{user, "Destination: //other.test/tasks/2"}, 400},
+		"a name in front of the host":    {"MOVE", "/tasks/1", []string{user, "Destination: http://gateway.test@other.test/tasks/2"}, 400},
+		"no path":                        {"MOVE", "/tasks/1", []string{user, "Destination: http://gateway.test"}, 400},
+		"another scheme":                 {"MOVE", "/tasks/1", []string{user, "Destination: file://gateway.test/tasks/2"}, 400},
+		"another service":                {"MOVE", "/tasks/1", []string{user, "Destination: /tasks/other/2"}, 400},
+		"the gateway's own":              {"MOVE", "/tasks/1", []string{user, "Destination: /auth/x"}, 400},
+		"of a service with other paths":  {"MOVE", "/public/cut/x", []string{user, "Destination: /public/cut/y"}, 400},
+		"into where paths are others":    {"MOVE", "/public/x", []string{user, "Destination: /public/cut/y"}, 400},
+		"where the request itself leads": {"MOVE", "/tasks/secret", []string{user, "Destination: /tasks/2"}, 403},
+	} {
+		before := len(e.requests())
+		res, body := e.send(strings.Replace(get(tc.path, tc.fields...), "GET", tc.method, 1))
+		if res.StatusCode != tc.status {
+			t.Errorf("%s: %d, want %d\n%s", name, res.StatusCode, tc.status, body)
+		}
+		if forwarded := len(e.requests()) > before; forwarded != (tc.status == 200) {
+			t.Errorf("%s: forwarded %v", name, forwarded)
+		}
+	}
+}
