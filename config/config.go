@@ -97,7 +97,7 @@ type Identity struct {
 // Password is what passwords must be and how they are hashed.
 type Password struct {
 	Hash      string `yaml:"hash" enum:"bcrypt|argon2id" default:"bcrypt" doc:"algorithm for new hashes; others are replaced at the next login"`
-	Cost      int    `yaml:"cost" default:"12" min:"4" max:"16" doc:"cost of bcrypt; each step doubles the time"`
+	Cost      int    `yaml:"cost" default:"12" min:"4" max:"16" doc:"cost of bcrypt; each step doubles the time, and above 14 it may be more than a busy machine has"`
 	MinLength int    `yaml:"min_length" default:"8" min:"8" max:"64" doc:"characters of a new password"`
 	Workers   int    `yaml:"workers" default:"0" min:"0" doc:"passwords hashed at the same time; 0 is half the CPUs, at least one"`
 	Queue     int    `yaml:"queue" default:"64" min:"0" doc:"logins that may wait for a worker, 3 s at most; beyond, they are answered 503"`

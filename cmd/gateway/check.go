@@ -20,6 +20,7 @@ type finding struct {
 	What    string `json:"what"`
 	OK      bool   `json:"ok"`
 	Problem string `json:"problem,omitempty"`
+	Warning string `json:"warning,omitempty"` // of what is no mistake, and hardly meant
 }
 
 func newCheck(s *shared) *cobra.Command {
@@ -27,7 +28,7 @@ func newCheck(s *shared) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration, the policy with its tests, and the keys",
-		Long:  "Check everything that serve and a reload read, without serving: the configuration, the policy with its tests,\nthe API descriptions, the keys. With --against also whether a gateway that runs that policy would refuse the new one,\nbecause it opens to everybody what was closed. The exit status is 1 if anything is wrong.",
+		Long:  "Check everything that serve and a reload read, without serving: the configuration, the policy with its tests,\nthe API descriptions, the keys. With --against also whether a gateway that runs that policy would refuse the new one,\nbecause it opens to everybody what was closed. The exit status is 1 if anything is wrong; a warning is not.",
 		Example: `  gateway check -c gateway.yaml
   gateway check --output json
   gateway check --against <(git show main:policy/policy.csv)`,
@@ -37,10 +38,13 @@ func newCheck(s *shared) *cobra.Command {
 			failed := false
 			err := s.print(findings, func(w io.Writer) {
 				for _, f := range findings {
-					if f.OK {
-						fmt.Fprintf(w, "ok      %s\n", f.What)
-					} else {
+					switch {
+					case !f.OK:
 						fmt.Fprintf(w, "WRONG   %s\n%s\n", f.What, f.Problem)
+					case f.Warning != "":
+						fmt.Fprintf(w, "warning %s\n%s\n", f.What, f.Warning)
+					default:
+						fmt.Fprintf(w, "ok      %s\n", f.What)
 					}
 				}
 			})
@@ -68,6 +72,9 @@ func (s *shared) check(against string) []finding {
 	if err != nil {
 		return findings
 	}
+	for _, w := range cfg.Warnings() {
+		findings = append(findings, finding{What: w.Key, OK: true, Warning: w.Message})
+	}
 	rules, err := loadPolicy(cfg)
 	if err == nil && against != "" {
 		err = checkReload(rules, against)
@@ -84,6 +91,13 @@ func (s *shared) check(against string) []finding {
 		Prefix: cfg.Identity.Prefix, ForwardAuth: forwardAuth(cfg), Upstreams: upstreams, Routes: routeConfigs(cfg),
 	}))
 	return findings
+}
+
+// warn tells of what is allowed in a configuration and hardly meant.
+func warn(cfg *config.Config, log *slog.Logger) {
+	for _, w := range cfg.Warnings() {
+		log.Warn("configuration: " + w.Key + ": " + w.Message)
+	}
 }
 
 // checkKeys reads the keys but, unlike serve, does not make any.

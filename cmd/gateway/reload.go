@@ -102,6 +102,7 @@ func (r *reloader) try() {
 		r.log.Error("reload refused: the old configuration stays", "error", err)
 		return
 	}
+	warn(r.running, r.log)
 	maps.DeleteFunc(r.done, func(f string, _ [sha256.Size]byte) bool { return !slices.Contains(r.files(), f) })
 	r.log.Info("reloaded", "policy", r.running.Policy.File, "revision", r.gateway.Policy().Revision())
 }

@@ -49,6 +49,7 @@ func serve(ctx context.Context, s *shared, createAdmin bool) error {
 	stderr := gateway.NewLogBuffer(s.stderr)
 	defer stderr.Close()
 	log := newLogger(cfg, stderr)
+	warn(cfg, log)
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
