@@ -51,6 +51,24 @@ func (g *Gateway) decide(st *State, r *request, route string) error {
 	if r.principal != nil {
 		caller = policy.Caller{Authenticated: true, Roles: r.principal.Roles}
 	}
+	allowed := g.allows(st, r, route, caller)
+	if allowed && r.hasDestination() {
+		var err error
+		if allowed, err = g.askDestination(st, r, caller); err != nil {
+			return err
+		}
+	}
+	switch {
+	case allowed:
+		return nil
+	case r.principal == nil:
+		return refuse(codeUnauthenticated, nil)
+	}
+	return refuse(codeForbidden, nil)
+}
+
+// allows asks the policy about the request's path, and tells everybody who listens.
+func (g *Gateway) allows(st *State, r *request, route string, caller policy.Caller) (allowed bool) {
 	d := st.policy.Decide(caller, r.method, r.path)
 	r.event.rule = d.Rule
 	st.hits.Count(d)
@@ -60,16 +78,5 @@ func (g *Gateway) decide(st *State, r *request, route string) error {
 	if st.shadow != nil {
 		st.shadow.ask(r, caller, d)
 	}
-	if d.Allowed {
-		return g.decideDestination(st, r, caller)
-	}
-	return refuseCaller(r)
-}
-
-// refuseCaller is for whom the policy does not allow it.
-func refuseCaller(r *request) error {
-	if r.principal == nil {
-		return refuse(codeUnauthenticated, nil)
-	}
-	return refuse(codeForbidden, nil)
+	return d.Allowed
 }

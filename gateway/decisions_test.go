@@ -90,6 +90,7 @@ func TestEveryDecisionIsLogged(t *testing.T) {
 		get("/auth/me", auth),
 		get("/auth/nothing", auth),
 		get("/public//x"), // never decided
+		strings.Replace(get("/tasks/2", auth, "Destination: /tasks/secret"), "GET", "MOVE", 1),
 	} {
 		e.send(raw)
 	}
@@ -103,6 +104,8 @@ func TestEveryDecisionIsLogged(t *testing.T) {
 		"GET /public/a\"}] /public allow p, anonymous, /public/*, *, allow " + stranger,
 		"GET /auth/me /auth/me allow p, authenticated, /auth/*, *, allow " + ana,
 		"GET /auth/nothing  allow p, authenticated, /auth/*, *, allow " + ana,
+		"MOVE /tasks/2 /tasks allow p, role:user, /tasks/*, *, allow " + ana, // one request, two decisions
+		"MOVE /tasks/secret /tasks deny p, role:user, /tasks/secret, *, deny " + ana,
 	}
 	var got []string
 	for _, r := range readLog(t, l.cfg.File) {

@@ -10,28 +10,27 @@ import (
 // errDestination means that nobody can tell what a Destination is about.
 var errDestination = errors.New("destination: is there twice, or leads to another service, or to one with other paths")
 
-// decideDestination asks the policy about the other path of a request, too: COPY and
-// MOVE write to their Destination (RFC 4918 §10.3), which would otherwise be a way to
-// where the caller may not.
-func (g *Gateway) decideDestination(st *State, r *request, caller policy.Caller) error {
-	if r.method != "COPY" && r.method != "MOVE" {
-		return nil
+// hasDestination reports whether the request has a second path: COPY and MOVE write to
+// their Destination (RFC 4918 §10.3), which would otherwise be a way to where the caller
+// may not.
+func (r *request) hasDestination() bool { return r.method == "COPY" || r.method == "MOVE" }
+
+// askDestination asks the policy about that path, too.
+func (g *Gateway) askDestination(st *State, r *request, caller policy.Caller) (allowed bool, err error) {
+	to, err := r.destination()
+	if err != nil || to == "" {
+		return err == nil, err
 	}
-	path, err := r.destination()
-	if err != nil || path == "" {
-		return err
-	}
-	d := st.policy.Decide(caller, r.method, path)
-	st.hits.Count(d)
-	r.event.rule = d.Rule
-	if !d.Allowed {
-		return refuseCaller(r)
-	}
+	endpoint, ours := st.endpoints.find(r.method, to)
+	route, from := st.route(to), r.path
+	r.path = to
+	allowed = g.allows(st, r, routeName(endpoint, ours, route), caller)
+	r.path = from
 	// A proxy that asks knows the service, and what it makes of the path.
-	if r.asked == nil && !st.sameService(r, path) {
-		return refuse(codeMalformedRequest, errDestination)
+	if allowed && r.asked == nil && (ours || !sameService(st.route(from), route)) {
+		return false, refuse(codeMalformedRequest, errDestination)
 	}
-	return nil
+	return allowed, nil
 }
 
 // destination is the path of the request's Destination, canonical and decoded; "" if
@@ -66,10 +65,8 @@ func (r *request) destination() (string, error) {
 	return string(canonical), nil
 }
 
-// sameService reports whether a Destination leads where the request does. Nobody
-// rewrites it: a service that has other paths would take it for one of those.
-func (s *State) sameService(r *request, destination string) bool {
-	from, to := s.route(r.path), s.route(destination)
-	_, ours := s.endpoints.find(r.method, destination)
-	return !ours && from != nil && to != nil && from.upstream == to.upstream && from.rewriting == nil && to.rewriting == nil
+// sameService reports whether one route leads where another does. Nobody rewrites a
+// Destination: a service that has other paths would take it for one of those.
+func sameService(from, to *route) bool {
+	return from != nil && to != nil && from.upstream == to.upstream && from.rewriting == nil && to.rewriting == nil
 }

@@ -146,7 +146,9 @@ func (s *shared) logged(flags explainFlags) (*policy.Record, error) {
 	for r, err := range s.records(logs) {
 		switch {
 		case err == nil && r.RequestID == flags.requestID:
-			last = &r
+			if last == nil || last.Allowed() || !r.Allowed() { // of two paths, the one that was refused
+				last = &r
+			}
 		case err != nil && !bad.note(err):
 			return nil, err
 		}
