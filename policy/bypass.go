@@ -21,7 +21,7 @@ type bypasses struct {
 	around Surroundings
 	rules  []*rule            // by line
 	kept   map[string][]guard // by the path of a route, what rules guard beneath it
-	asked  int                // how often a policy or a route was
+	asked  int                // how often a policy, a rule or a route was
 }
 
 // guard is a rule with the part of its pattern that one route serves.
@@ -31,13 +31,15 @@ type guard struct {
 }
 
 // maxAsked is what bypasses may ask: for a few seconds.
-const maxAsked = 10_000_000
+const maxAsked = 30_000_000
 
 // lintBypasses reports rules that open on one route what rules guard on another, if
 // that is hardly meant: because they are broader than the guard, which so they may
 // have forgotten, or because nobody is kept from anything by it. Two doors for two
 // kinds of people are fine.
-func (l *linter) lintBypasses(around Surroundings) {
+//
+// It asks so many questions at most, and says so if there are more.
+func (l *linter) lintBypasses(around Surroundings, most int) {
 	b := &bypasses{linter: l, around: around}
 	for _, side := range around.Served {
 		told := make(map[*rule]bool)
@@ -49,7 +51,12 @@ func (l *linter) lintBypasses(around Surroundings) {
 				b.prepare()
 			}
 			for _, guard := range b.guards(front) {
-				if b.asked > maxAsked || len(l.problems) >= maxProblems {
+				if len(l.problems) >= maxProblems {
+					return
+				}
+				if b.asked > most {
+					l.warn(0, "bypass-unfinished", "look yourself at what leads to the services of this route and of those that follow it in the configuration",
+						"there are too many rules, roles and routes to find every way around a rule: the search ended after %d questions, at the route %s", most, side.Path)
 					return
 				}
 				b.lint(guard, front, side, told)
@@ -92,10 +99,30 @@ func (b *bypasses) at(line int) *rule {
 	return b.rules[i]
 }
 
-// lint looks at one path that the guard is for, and at the one by which the side
-// route leads to the same. It tells of a rule once.
+// lint looks at paths that the guard is for, if some rule may open them on the side
+// route.
 func (b *bypasses) lint(guard guard, front, side Served, told map[*rule]bool) {
-	path := examplePath(guard.pattern)
+	if !b.opens(side, front.beyond(guard.pattern), told) {
+		return
+	}
+	for _, path := range examplePaths(guard.pattern) {
+		b.lintPath(path, guard, front, side, told)
+	}
+}
+
+// opens reports whether some rule that is not told of is for all of what a service
+// gets as kept, if it gets that by side.
+func (b *bypasses) opens(side Served, kept string, told map[*rule]bool) bool {
+	rules := b.guards(side)
+	b.asked += len(rules)
+	return slices.ContainsFunc(rules, func(r guard) bool {
+		return !r.deny && !told[r.rule] && patternCovers(side.beyond(r.pattern), kept)
+	})
+}
+
+// lintPath looks at one path that the guard is for, and at the one by which the side
+// route leads to the same. It tells of a rule once.
+func (b *bypasses) lintPath(path string, guard guard, front, side Served, told map[*rule]bool) {
 	upstream := front.beyond(path)
 	other, ok := side.before(upstream)
 	if !ok {
@@ -175,16 +202,22 @@ func (s Served) before(beyond string) (path string, ok bool) {
 	return path, true
 }
 
-// examplePath is a path that a pattern covers and, most likely, no narrower one does.
-func examplePath(pattern string) string {
+// examplePaths are paths that a pattern covers and, most likely, no literal in another
+// one does. Names can be narrower than a "*": there is one path that a name covers where
+// the "*" stands, one that is longer, and those that are shorter.
+func examplePaths(pattern string) []string {
 	segments := strings.Split(pattern, "/")
 	for i, s := range segments {
-		switch {
-		case isName(s):
+		if isName(s) {
 			segments[i] = s[1:]
-		case s == "*":
-			segments[i] = "x"
 		}
 	}
-	return strings.Join(segments, "/")
+	path, more := strings.CutSuffix(strings.Join(segments, "/"), "/*")
+	switch {
+	case !more:
+		return []string{path}
+	case path == "":
+		return []string{"/x", "/x/x", "/"}
+	}
+	return []string{path + "/x", path + "/x/x", path, path + "/"}
 }

@@ -8,18 +8,18 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// routes are written "/path -> /upstream-path @target".
+func routes(texts ...string) (around Surroundings) {
+	for _, text := range texts {
+		text, target, _ := strings.Cut(text, " @")
+		path, rewrite, _ := strings.Cut(text, " -> ")
+		around.Served = append(around.Served, Served{What: "route", Path: path, Prefix: true, Upstream: "app", Targets: strings.Fields("10.0.0.7:80 " + target)[max(0, min(1, len(target))):], Rewrite: rewrite})
+	}
+	return around
+}
+
 // What a rule guards on one route is open on another, or is not.
 func TestWaysAroundARule(t *testing.T) {
-	// A route is written "/path -> /upstream-path @target".
-	routes := func(texts ...string) Surroundings {
-		var around Surroundings
-		for _, text := range texts {
-			text, target, _ := strings.Cut(text, " @")
-			path, rewrite, _ := strings.Cut(text, " -> ")
-			around.Served = append(around.Served, Served{What: "route", Path: path, Prefix: true, Upstream: "app", Targets: strings.Fields("10.0.0.7:80 " + target)[max(0, min(1, len(target))):], Rewrite: rewrite})
-		}
-		return around
-	}
 	const guarded = "p, role:admin, /admin/*, *, allow\n"
 	for _, c := range []struct {
 		what   string
@@ -42,6 +42,15 @@ func TestWaysAroundARule(t *testing.T) {
 			[]string{"2 anonymous may GET /public/x, and so what line 1 (p, role:admin, /admin/*, *, allow) guards at /admin/x: app gets both as /admin/x"}},
 		{"a part of it is opened on purpose", routes("/admin", "/public -> /admin"), guarded + "p, anonymous, /public/logo, GET, allow\n", nil},
 		{"closed again", routes("/admin", "/public -> /"), guarded + "p, anonymous, /public/*, GET, allow\np, anonymous, /public/admin/*, *, deny\n", nil},
+		{"but for longer paths", routes("/admin", "/public -> /"), guarded + "p, anonymous, /public/*, GET, allow\np, anonymous, /public/admin/:page, *, deny\n",
+			[]string{"2 anonymous may GET /public/admin/x/x, and so what line 1 (p, role:admin, /admin/*, *, allow) guards at /admin/x/x: app gets both as /admin/x/x"}},
+		{"or shorter ones", routes("/admin", "/public -> /"), guarded + "p, anonymous, /public/*, GET, allow\np, anonymous, /public/admin/:a, *, deny\np, anonymous, /public/admin/:a/*, *, deny\n",
+			[]string{"2 anonymous may GET /public/admin, and so what line 1 (p, role:admin, /admin/*, *, allow) guards at /admin: app gets both as /admin"}},
+		{"which are open anyway", routes("/admin", "/public -> /"), guarded + "p, anonymous, /admin, GET, allow\np, anonymous, /admin/, GET, allow\np, anonymous, /public/*, GET, allow\np, anonymous, /public/admin/:a/*, *, deny\n", nil},
+		{"also where that is a slash", routes("/admin", "/public -> /"), guarded + "p, anonymous, /public/*, GET, allow\np, anonymous, /public/admin, *, deny\np, anonymous, /public/admin/:a/*, *, deny\n",
+			[]string{"2 anonymous may GET /public/admin/, and so what line 1 (p, role:admin, /admin/*, *, allow) guards at /admin/: app gets both as /admin/"}},
+		{"or nothing at all", routes("/", "/public -> /"), "p, role:admin, /*, *, allow\np, anonymous, /public/*, GET, allow\np, anonymous, /public/:a/*, *, deny\n",
+			[]string{"2 anonymous may GET /public/, and so what line 1 (p, role:admin, /*, *, allow) guards at /: app gets both as /"}},
 		{"not reached by the rule", routes("/admin", "/public -> /"), guarded + "p, anonymous, /public/:page, GET, allow\n", nil},
 		{"names reach as far as they are long", routes("/admin", "/public -> /"), guarded + "p, anonymous, /public/:a/:b, GET, allow\n", nil},
 		{"a name for a name", routes("/tasks", "/public -> /"), "p, role:user, /tasks/:id, GET, allow\np, anonymous, /public/tasks/:task, GET, allow\n",
@@ -83,5 +92,36 @@ func TestWaysAroundARule(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// Whoever reads nothing of ways around a rule takes it that there are none: lint says
+// where it has not looked.
+func TestWaysAroundARuleThatAreNotLookedFor(t *testing.T) {
+	p, err := Parse("f", []byte("p, role:admin, /admin/*, *, allow\np, role:user, /app/*, *, allow\np, anonymous, /public/*, GET, allow\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const unfinished = "f: warning: there are too many rules, roles and routes to find every way around a rule: the search ended after 1 questions, at the route /public; " +
+		"look yourself at what leads to the services of this route and of those that follow it in the configuration [bypass-unfinished]"
+	for _, c := range []struct {
+		around Surroundings
+		most   int
+		want   []string
+	}{
+		{routes("/admin", "/app", "/public -> /"), 1, []string{unfinished}},
+		{routes("/admin", "/app", "/public -> /"), maxAsked, []string{"f:3: warning: anonymous may GET /public/admin/x, and so what line 1 (p, role:admin, /admin/*, *, allow) guards at /admin/x: app gets both as /admin/x; " +
+			"deny it there, let the rule or the route /public reach less, or allow them /admin/x, too [bypass]"}},
+		{routes("/admin", "/app", "/public"), 0, nil}, // there is nothing to look for
+	} {
+		l := &linter{Policy: p}
+		l.lintBypasses(c.around, c.most)
+		var got []string
+		for _, p := range l.problems {
+			got = append(got, p.String())
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%d questions: %s", c.most, diff)
+		}
 	}
 }

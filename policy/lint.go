@@ -34,7 +34,7 @@ func (around Surroundings) Lint(name string, source []byte) Problems {
 		l.lintRule(&p.rules[i])
 	}
 	l.lintServed(around.Served)
-	l.lintBypasses(around)
+	l.lintBypasses(around, maxAsked)
 	l.lintRoles(around)
 	slices.SortStableFunc(l.problems, func(a, b Problem) int { return a.Line - b.Line })
 	return l.problems
