@@ -1,10 +1,7 @@
 package main
 
 import (
-	"bufio"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -59,7 +56,7 @@ func main() {
 		var fields []string
 		_ = json.Unmarshal(lines.Bytes(), &fields)
 		if c, err := caller(&http.Request{Header: http.Header{"X-Identity-Assertion": fields}}); err != nil {
-			fmt.Println("no", err)
+			fmt.Printf("no %%q\n", err)
 		} else {
 			fmt.Println("ok", c.Subject)
 		}
@@ -86,6 +83,37 @@ for line in sys.stdin:
     except jwt.PyJWTError as err:
         print("no", err, flush=True)
 `
+	// The request is whatever has getHeaders: nothing else of it is asked.
+	javaProgram = `import java.io.*;
+import java.lang.reflect.Proxy;
+import java.util.*;
+import javax.servlet.ServletException;
+import javax.servlet.http.HttpServletRequest;
+import org.jose4j.json.JsonUtil;
+import org.jose4j.jwa.AlgorithmConstraints.ConstraintType;
+import org.jose4j.jwk.HttpsJwks;
+import org.jose4j.jwt.JwtClaims;
+import org.jose4j.jwt.consumer.*;
+import org.jose4j.keys.resolvers.HttpsJwksVerificationKeyResolver;
+
+class Main {
+%s
+    public static void main(String[] args) throws Exception {
+        var verifier = newVerifier(args[0], args[1], args[2]);
+        var lines = new BufferedReader(new InputStreamReader(System.in));
+        for (String line; (line = lines.readLine()) != null; ) {
+            var fields = (List<?>) JsonUtil.parseJson("{\"fields\":" + line + "}").get("fields");
+            var request = (HttpServletRequest) Proxy.newProxyInstance(Main.class.getClassLoader(), new Class<?>[] {HttpServletRequest.class},
+                (proxy, method, given) -> "X-Identity-Assertion".equals(given[0]) ? Collections.enumeration(fields) : null);
+            try {
+                System.out.println("ok " + caller(verifier, request).getSubject());
+            } catch (InvalidJwtException | ServletException e) {
+                System.out.println("no " + e.getMessage().replace('\n', ' '));
+            }
+        }
+    }
+}
+`
 )
 
 func TestVerifiersOfTheUpstreamsReadme(t *testing.T) {
@@ -104,10 +132,11 @@ func TestVerifiersOfTheUpstreamsReadme(t *testing.T) {
 	}
 	good := <-asserted
 
+	a := &forger{issuer: "http://" + i.edge, good: good, accessToken: token, subject: me["id"].(string), key: signingKey(t, filepath.Join(filepath.Dir(i.dir), "keys"))}
 	t.Run("go", func(t *testing.T) {
 		dir := t.TempDir()
 		write(t, filepath.Join(dir, "main.go"), fmt.Sprintf(goProgram, verifierOf(t, "go")))
-		verifies(t, exec.Command("go", "run", filepath.Join(dir, "main.go")), i, good, token, me["id"].(string))
+		a.against(t, exec.Command("go", "run", filepath.Join(dir, "main.go")))
 	})
 	t.Run("node", func(t *testing.T) {
 		need(t, "REQUIRE_NODE", "node", "npm")
@@ -121,7 +150,7 @@ func TestVerifiersOfTheUpstreamsReadme(t *testing.T) {
 			t.Fatalf("npm: %v\n%s", err, out)
 		}
 		write(t, filepath.Join(dir, "main.mjs"), fmt.Sprintf(nodeProgram, verifierOf(t, "js")))
-		verifies(t, exec.Command("node", filepath.Join(dir, "main.mjs")), i, good, token, me["id"].(string))
+		a.against(t, exec.Command("node", filepath.Join(dir, "main.mjs")))
 	})
 	t.Run("python", func(t *testing.T) {
 		need(t, "REQUIRE_PYTHON", "python3")
@@ -130,11 +159,27 @@ func TestVerifiersOfTheUpstreamsReadme(t *testing.T) {
 			python = "/usr/bin/python3" // the distribution's, beside another one
 		}
 		if exec.Command(python, "-c", "import jwt, cryptography").Run() != nil {
-			t.Skip("PyJWT is not installed: skipped")
+			if os.Getenv("REQUIRE_PYTHON") != "" {
+				t.Fatal("REQUIRE_PYTHON is set, but PyJWT or cryptography is not installed")
+			}
+			t.Skip("PyJWT or cryptography is not installed: skipped")
 		}
 		dir := t.TempDir()
 		write(t, filepath.Join(dir, "main.py"), fmt.Sprintf(pythonProgram, verifierOf(t, "python")))
-		verifies(t, exec.Command(python, filepath.Join(dir, "main.py")), i, good, token, me["id"].(string))
+		a.against(t, exec.Command(python, filepath.Join(dir, "main.py")))
+	})
+	t.Run("java", func(t *testing.T) {
+		path := os.Getenv("JOSE4J")
+		if path == "" {
+			t.Skip("JOSE4J is not set to a class path with jose4j, slf4j and the servlet API: skipped")
+		}
+		need(t, "JOSE4J", "javac", "java")
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "Main.java"), fmt.Sprintf(javaProgram, verifierOf(t, "java")))
+		if out, err := exec.Command("javac", "-cp", path, "-d", dir, filepath.Join(dir, "Main.java")).CombinedOutput(); err != nil {
+			t.Fatalf("javac: %v\n%s", err, out)
+		}
+		a.against(t, exec.Command("java", "-cp", path+string(os.PathListSeparator)+dir, "Main"))
 	})
 	for _, language := range []string{"go", "js", "python", "java"} {
 		block := verifierOf(t, language)
@@ -143,74 +188,6 @@ func TestVerifiersOfTheUpstreamsReadme(t *testing.T) {
 		}
 		if n := strings.Count(strings.TrimSpace(block), "\n") + 1; n > 20 {
 			t.Errorf("%s: %d lines, more than 20", language, n)
-		}
-	}
-}
-
-// verifies runs a verifier over assertions of which one is good.
-func verifies(t *testing.T, cmd *exec.Cmd, i *instance, good, accessToken, subject string) {
-	t.Helper()
-	head, rest, _ := strings.Cut(good, ".")
-	payload, signature, _ := strings.Cut(rest, ".")
-	flipped := signature[:10] + string(signature[10]^1) + signature[11:]
-	cases := []struct {
-		name     string
-		audience string
-		fields   []string
-		ok       bool
-	}{
-		{"a good one", "tasks", []string{good}, true},
-		{"the same again", "tasks", []string{good}, true},
-		{"none", "tasks", []string{}, false},
-		{"two", "tasks", []string{good, good}, false},
-		{"an empty one", "tasks", []string{""}, false},
-		{"a client's access token, of the same keys", "api", []string{accessToken}, false},
-		{"for another service", "billing", []string{good}, false},
-		{"a broken signature", "tasks", []string{head + "." + payload + "." + flipped}, false},
-		{"no signature", "tasks", []string{head + "." + payload + "."}, false},
-		{"no signature, and says so", "tasks", []string{"eyJhbGciOiJub25lIiwidHlwIjoiaWRlbnRpdHktYXNzZXJ0aW9uK2p3dCJ9." + payload + "."}, false},
-		{"another payload", "tasks", []string{head + ".eyJzdWIiOiJyb290In0." + signature}, false},
-		{"not a token", "tasks", []string{"ana"}, false},
-	}
-	for _, audience := range []string{"tasks", "api", "billing"} {
-		run := *cmd
-		run.Args = append(append([]string{}, cmd.Args...), "http://"+i.edge+jwksPath, "http://localhost:8080", audience)
-		in, err := run.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := run.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		run.Stderr = os.Stderr
-		if err := run.Start(); err != nil {
-			t.Fatal(err)
-		}
-		answers := bufio.NewReader(out)
-		for _, c := range cases {
-			if c.audience != audience {
-				continue
-			}
-			line, err := json.Marshal(c.fields)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := in.Write(append(line, '\n')); err != nil {
-				t.Fatal(err)
-			}
-			got, err := answers.ReadString('\n')
-			if err != nil {
-				t.Fatalf("%s: %v", c.name, err)
-			}
-			if want := "ok " + subject + "\n"; (got == want) != c.ok || !c.ok && !strings.HasPrefix(got, "no ") {
-				t.Errorf("%s: %s", c.name, got)
-			}
-		}
-		_ = in.Close()
-		_, _ = io.Copy(io.Discard, answers)
-		if err := run.Wait(); err != nil {
-			t.Error(err)
 		}
 	}
 }
