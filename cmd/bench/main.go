@@ -83,8 +83,11 @@ Flags:
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	if len(args) == 2 && args[0] == "upstream" { // how this program starts itself
+	switch { // how this program starts itself
+	case len(args) == 2 && args[0] == "upstream":
 		return serveUpstream(args[1])
+	case len(args) == 1 && args[0] == "hash":
+		return hashAtIdlePriority()
 	}
 	o, err := parse(args, stderr)
 	if err != nil {

@@ -49,6 +49,10 @@ func (r *Result) markdown() string {
 		if !ok {
 			continue
 		}
+		if g.limit == 0 {
+			fmt.Fprintf(&b, "| %s | – | %s | |\n", g.about(), v)
+			continue
+		}
 		verdict := "yes"
 		if !g.reached(v.median) {
 			verdict = "**no**"

@@ -92,7 +92,7 @@ func (g goal) reached(v float64) bool {
 	if g.least {
 		return v >= g.limit
 	}
-	return v <= g.limit
+	return g.limit == 0 || v <= g.limit
 }
 
 func (g goal) String() string {
@@ -100,7 +100,10 @@ func (g goal) String() string {
 	if g.least {
 		than = "≥"
 	}
-	text := fmt.Sprintf("%s: %s of %s %s %g", g.of, g.figure, g.row, than, g.limit)
+	text := fmt.Sprintf("%s: %s of %s", g.of, g.figure, g.row)
+	if g.limit > 0 {
+		text += fmt.Sprintf(" %s %g", than, g.limit)
+	}
 	if g.against != "" {
 		text += " × " + g.against
 	}
@@ -115,7 +118,10 @@ func (r *Result) printGoals(w io.Writer) {
 			continue
 		}
 		verdict := "reached"
-		if !g.reached(v.median) {
+		switch {
+		case g.limit == 0:
+			verdict = "beside"
+		case !g.reached(v.median):
 			verdict = "MISSED"
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\n", verdict, v, g)

@@ -13,9 +13,18 @@ import (
 
 func ourselves() server { return server{kind: portcullis, log: true, algorithm: "EdDSA", rules: 10} }
 
-// isolation measures what is proxied with and without a flood of logins, and the
-// logins with and without what is proxied.
+// isolation measures what logins and requests that are proxied do to each other, and
+// what a hash alone does to another proxy.
 func isolation(b *bench, c *benchCase) error {
+	if err := b.besideLogins(c); err != nil {
+		return err
+	}
+	return b.besideHash(c)
+}
+
+// besideLogins measures what is proxied with and without a flood of logins, and the
+// logins with and without what is proxied.
+func (b *bench) besideLogins(c *benchCase) error {
 	us := ourselves()
 	us.account = true
 	s, err := b.site.start(b.ctx, us)
