@@ -148,7 +148,7 @@ type Audit struct {
 type Mail struct {
 	Driver    string `yaml:"driver" enum:"log|smtp" default:"log" doc:"how mail is sent; log writes it to the log, for development"`
 	From      string `yaml:"from" format:"mailbox" doc:"sender (RFC 5322); needed by smtp"`
-	Templates string `yaml:"templates" format:"file" doc:"directory with templates that replace the built-in ones of the same name"`
+	Templates string `yaml:"templates" format:"file" doc:"directory with templates that replace the built-in ones of the same name; Username is empty where the address is not proved"`
 	SMTP      SMTP   `yaml:"smtp"`
 }
 

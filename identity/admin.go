@@ -125,7 +125,7 @@ func (s *Service) promiseAddress(ctx context.Context, p *Principal, id, email st
 	if err != nil {
 		return nil, err
 	}
-	notice, err := s.promise(ctx, jobEmailChanged, map[string]string{"user": id, "email": u.Email})
+	notice, err := s.promise(ctx, jobEmailChanged, emailChangedJob(u))
 	return []string{confirm, notice}, err
 }
 

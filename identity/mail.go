@@ -19,8 +19,8 @@ import (
 // Mail is one message to be written from a template and sent.
 type Mail struct {
 	To       string
-	Template string // the name of its templates
-	Username string
+	Template string        // the name of its templates
+	Username string        // "" if the address is not proved to be the user's
 	Link     string        // with a one-time token; "" for a notice
 	Valid    time.Duration // how long the link works
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -14,7 +15,7 @@ const (
 	jobReset           = "reset"            // email, ip, request_id
 	jobVerify          = "verify"           // user, email, as_of ("": only the address that the user has)
 	jobPasswordChanged = "password_changed" // user, as_of: before the change
-	jobEmailChanged    = "email_changed"    // user, email: the old address
+	jobEmailChanged    = "email_changed"    // user, email: the old address, proved: "true" if it was
 )
 
 const (
@@ -166,7 +167,9 @@ func (s *Service) do(ctx context.Context, job Job) error {
 	if err != nil {
 		return fmt.Errorf("finding the addressee: %w", err)
 	}
-	m := Mail{To: u.Email, Template: job.Kind, Username: u.Username}
+	// Anybody can register with anybody's address and be called www.evil.example: nobody
+	// but who has proved that the address is theirs is greeted by name.
+	m, proved := Mail{To: u.Email, Template: job.Kind}, u.EmailVerified
 	switch job.Kind {
 	case jobReset:
 		if !u.Active {
@@ -181,7 +184,7 @@ func (s *Service) do(ctx context.Context, job Job) error {
 		if s.cfg.VerifyLink == "" || !mayVerify(u, job) {
 			return nil
 		}
-		m.To, m.Valid = job.Data["email"], s.cfg.VerifyTTL
+		m.To, m.Valid, proved = job.Data["email"], s.cfg.VerifyTTL, false
 		m.Link, err = s.link(ctx, s.cfg.VerifyLink, OneTimeToken{Purpose: PurposeVerify, UserID: u.ID, Email: m.To, ExpiresAt: s.now().Add(m.Valid)})
 		if err != nil {
 			break
@@ -194,6 +197,7 @@ func (s *Service) do(ctx context.Context, job Job) error {
 		if m.To = job.Data["email"]; m.To == u.Email {
 			return nil // it was not changed in the end
 		}
+		proved = job.Data["proved"] == "true"
 	case jobPasswordChanged:
 		if job.Data["as_of"] == asOf(u) {
 			return nil // it was not changed in the end
@@ -204,7 +208,15 @@ func (s *Service) do(ctx context.Context, job Job) error {
 	if err != nil {
 		return err
 	}
+	if proved {
+		m.Username = u.Username
+	}
 	return s.mailer.Send(ctx, m)
+}
+
+// emailChangedJob is a notice to the address that u has, and is about to lose.
+func emailChangedJob(u User) map[string]string {
+	return map[string]string{"user": u.ID, "email": u.Email, "proved": strconv.FormatBool(u.EmailVerified)}
 }
 
 // verifyJob is the wish to have an address confirmed as u's.

@@ -83,7 +83,7 @@ func (s *Service) confirm(ctx context.Context, t OneTimeToken, client Client) er
 	}
 	notice := ""
 	if u.EmailKey != address.key {
-		if notice, err = s.promise(ctx, jobEmailChanged, map[string]string{"user": u.ID, "email": u.Email}); err != nil {
+		if notice, err = s.promise(ctx, jobEmailChanged, emailChangedJob(u)); err != nil {
 			return err
 		}
 	}

@@ -21,7 +21,7 @@ func TestReset(t *testing.T) {
 	elsewhere.believed(grants[0].AccessToken)
 	w.must(w.Forgot(w.ctx, "ANA@example.com", here))
 	mails := w.mail()
-	if len(mails) != 1 || mails[0].To != "ana@example.com" || mails[0].Template != "reset" || mails[0].Valid != time.Hour || mails[0].Username != "ana" {
+	if len(mails) != 1 || mails[0].To != "ana@example.com" || mails[0].Template != "reset" || mails[0].Valid != time.Hour {
 		t.Fatalf("%+v", mails)
 	}
 	_, token, _ := strings.Cut(mails[0].Link, "https://id.example/reset?token=")
@@ -50,6 +50,44 @@ func TestReset(t *testing.T) {
 	if r := w.audited(identity.EventResetRequested); len(r) != 1 || r[0].UserID != u.ID || r[0].IP != here.IP || r[0].RequestID != here.RequestID {
 		t.Errorf("audited as %+v", r)
 	}
+}
+
+// Whoever registers with somebody else's address must not have our mails say to them
+// what is in a name.
+func TestOnlyAtAProvedAddressIsAnybodyGreetedByName(t *testing.T) {
+	greeted := func(w *world, want ...string) {
+		t.Helper()
+		var got []string
+		for _, m := range w.mail() {
+			got = append(got, m.Template+" to "+m.To+" for "+m.Username)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("mailed %q\nwant %q", got, want)
+		}
+	}
+	w := newWorld(t)
+	_, err := w.CreateUser(w.ctx, identity.NewUser{Username: "www.evil.example", Email: "ana@example.com", Password: password}, here)
+	w.must(err)
+	eve := w.as("www.evil.example")
+	w.must(w.Forgot(w.ctx, "ana@example.com", here))
+	w.must(w.ChangePassword(w.ctx, eve, password, another, here))
+	greeted(w, "password_changed to ana@example.com for ", "reset to ana@example.com for ", "verify to ana@example.com for ")
+	_, err = w.UpdateMe(w.ctx, eve, identity.Profile{Email: ptr("bea@example.com")}, here)
+	w.must(err)
+	w.must(w.VerifyEmail(w.ctx, w.token(), here))
+	greeted(w, "email_changed to ana@example.com for ")
+
+	w.user("cleo")
+	w.must(w.VerifyEmail(w.ctx, w.token(), here))
+	cleo := w.as("cleo")
+	w.must(w.Forgot(w.ctx, "cleo@example.com", here))
+	_, err = w.UpdateMe(w.ctx, cleo, identity.Profile{Email: ptr("cleo@example.net")}, here)
+	w.must(err)
+	greeted(w, "reset to cleo@example.com for cleo", "verify to cleo@example.net for ")
+	_, err = w.UpdateUser(w.ctx, nil, cleo.UserID, identity.Change{Email: ptr("cleo@example.org")}, here)
+	w.must(err)
+	greeted(w, "email_changed to cleo@example.com for cleo", "verify to cleo@example.org for ")
 }
 
 func TestForgotTellsStrangersNothing(t *testing.T) {
