@@ -47,7 +47,7 @@ func startCaddy(t *testing.T, e *testGateway) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conf := "{\n\tadmin off\n\tdefault_bind 127.0.0.1\n}\n" + documented(t, "caddyfile",
+	conf := "{\n\tadmin off\n\tdefault_bind 127.0.0.1\n}\n" + documented(t, "## Caddy\n", "caddyfile",
 		"app.example.com", "http://gateway.test:"+port, "gateway:8080", e.addr, "app:9000", e.config.Upstreams[0].Targets[0].Host)
 	file := filepath.Join(dir, "Caddyfile")
 	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
@@ -59,6 +59,7 @@ func startCaddy(t *testing.T, e *testGateway) string {
 	return addr
 }
 
-func TestForwardAuthOfCaddy(t *testing.T)             { caddy().test(t) }
-func TestForwardAuthOfCaddyAndBodies(t *testing.T)    { caddy().testBodies(t) }
-func TestForwardAuthOfCaddyAndAddresses(t *testing.T) { caddy().testAddresses(t) }
+func TestForwardAuthOfCaddy(t *testing.T)                { caddy().test(t) }
+func TestForwardAuthOfCaddyWithoutAGateway(t *testing.T) { caddy().testAlone(t) }
+func TestForwardAuthOfCaddyAndBodies(t *testing.T)       { caddy().testBodies(t) }
+func TestForwardAuthOfCaddyAndAddresses(t *testing.T)    { caddy().testAddresses(t) }

@@ -120,33 +120,37 @@ func frontCases(user string, claims []string, refused int) map[string]frontCase 
 		"spoofed through Connection": {get("/admin/x", append(claims, user, "Connection: X-Original-URI, X-Original-Method, X-Forwarded-Uri, X-Forwarded-Method")...), 403, ""},
 		"identity kept back through Connection": {get("/tasks/1", user, "Connection: X-User-Id, X-User-Name, X-User-Roles, X-Session-Id, X-Identity-Assertion, Authorization"),
 			200, "GET /tasks/1 HTTP/1."},
-		"another protocol":               {get("/tasks/1", user, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"), 200, "GET /tasks/1 HTTP/1."},
-		"dots":                           {get("/public/../admin/x", user), refused, ""},
-		"encoded dots":                   {get("/tasks/%2e%2e/admin/x", user), refused, ""},
-		"encoded dots into the open":     {get("/admin/%2e%2e/public/x"), refused, ""},
-		"an encoded dot":                 {get("/public/%2E/x"), refused, ""},
-		"two slashes":                    {get("//admin/x", user), refused, ""},
-		"two slashes in the open":        {get("/public//x"), refused, ""},
-		"an encoded slash":               {get("/public%2Fx"), refused, ""},
-		"an encoded slash and dots":      {get("/public/..%2fadmin/x", user), refused, ""},
-		"a backslash":                    {get("/public/..\\admin/x", user), refused, ""},
-		"an encoded backslash":           {get("/public/%5Cx"), refused, ""},
-		"a parameter":                    {get("/public;/../admin/x", user), refused, ""},
-		"a parameter at the end":         {get("/public/x;y", user), refused, ""},
-		"a needless encoding":            {get("/%61dmin/x", user), refused, ""},
-		"a fragment":                     {get("/public/x#/../../admin", user), refused, ""},
-		"the question itself":            {get("/auth/forward", append(claims, user)...), 404, ""},
-		"the question, and a slash":      {get("/auth/forward/", append(claims, user)...), 404, ""},
-		"the question, and a query":      {get("/auth/forward?upstream=app", append(claims, user)...), 404, ""},
-		"a question by path":             {get("/auth/forward/public/x", user), 404, ""},
-		"a question in other letters":    {get("/auth/%66orward", append(claims, user)...), 404, ""},
-		"a question around a corner":     {get("/auth/x/../forward", append(claims, user)...), 404, ""},
-		"a question where one is":        {get("/auth/./forward", append(claims, user)...), 404, ""},
-		"a question with two slashes":    {get("/auth//forward", append(claims, user)...), 404, ""},
-		"a question after two slashes":   {get("//auth/forward", append(claims, user)...), 404, ""},
-		"a question by an encoded slash": {get("/auth%2Fforward", append(claims, user)...), 404, ""},
-		"a question with an authority":   {get("http://gateway.test/auth/forward", append(claims, user)...), 404, ""},
-		"signing in":                     {postBody("/auth/login"), 415, ""},
+		"the fields alone kept back through Connection": {get("/tasks/1", user, "Connection: X-User-Id, X-User-Name, X-User-Roles, X-Session-Id, X-Identity-Assertion"),
+			200, "GET /tasks/1 HTTP/1."},
+		"copied":                           {"COPY" + get("/tasks/1", user, "Destination: /tasks/2")[3:], 200, "COPY /tasks/1 HTTP/1."},
+		"copied to where the user may not": {"COPY" + get("/tasks/1", user, "Destination: /admin/x")[3:], 403, ""},
+		"another protocol":                 {get("/tasks/1", user, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"), 200, "GET /tasks/1 HTTP/1."},
+		"dots":                             {get("/public/../admin/x", user), refused, ""},
+		"encoded dots":                     {get("/tasks/%2e%2e/admin/x", user), refused, ""},
+		"encoded dots into the open":       {get("/admin/%2e%2e/public/x"), refused, ""},
+		"an encoded dot":                   {get("/public/%2E/x"), refused, ""},
+		"two slashes":                      {get("//admin/x", user), refused, ""},
+		"two slashes in the open":          {get("/public//x"), refused, ""},
+		"an encoded slash":                 {get("/public%2Fx"), refused, ""},
+		"an encoded slash and dots":        {get("/public/..%2fadmin/x", user), refused, ""},
+		"a backslash":                      {get("/public/..\\admin/x", user), refused, ""},
+		"an encoded backslash":             {get("/public/%5Cx"), refused, ""},
+		"a parameter":                      {get("/public;/../admin/x", user), refused, ""},
+		"a parameter at the end":           {get("/public/x;y", user), refused, ""},
+		"a needless encoding":              {get("/%61dmin/x", user), refused, ""},
+		"a fragment":                       {get("/public/x#/../../admin", user), refused, ""},
+		"the question itself":              {get("/auth/forward", append(claims, user)...), 404, ""},
+		"the question, and a slash":        {get("/auth/forward/", append(claims, user)...), 404, ""},
+		"the question, and a query":        {get("/auth/forward?upstream=app", append(claims, user)...), 404, ""},
+		"a question by path":               {get("/auth/forward/public/x", user), 404, ""},
+		"a question in other letters":      {get("/auth/%66orward", append(claims, user)...), 404, ""},
+		"a question around a corner":       {get("/auth/x/../forward", append(claims, user)...), 404, ""},
+		"a question where one is":          {get("/auth/./forward", append(claims, user)...), 404, ""},
+		"a question with two slashes":      {get("/auth//forward", append(claims, user)...), 404, ""},
+		"a question after two slashes":     {get("//auth/forward", append(claims, user)...), 404, ""},
+		"a question by an encoded slash":   {get("/auth%2Fforward", append(claims, user)...), 404, ""},
+		"a question with an authority":     {get("http://gateway.test/auth/forward", append(claims, user)...), 404, ""},
+		"signing in":                       {postBody("/auth/login"), 415, ""},
 	}
 }
 
@@ -186,6 +190,22 @@ func (p frontProxy) testBodies(t *testing.T) {
 				t.Errorf("%d %.200s\nwant %.200s", res.StatusCode, got, want)
 			}
 		})
+	}
+}
+
+// Where there is no gateway that answers, nothing gets to the service.
+func (p frontProxy) testAlone(t *testing.T) {
+	e := startGateway(t, askedBy(p.name))
+	user := "Authorization: Bearer " + e.token("uma", "user")
+	alone := &testGateway{t: t, addr: freeAddr(t), config: e.config}
+	through := &testGateway{t: t, addr: p.start(t, alone)}
+	for _, raw := range []string{get("/public/x"), get("/tasks/1", user), postBody("/tasks/1", user), get("/tasks/1", user, "Connection: Upgrade", "Upgrade: websocket")} {
+		if res, _ := through.ask(raw); res.StatusCode < 500 {
+			t.Errorf("%d to %s", res.StatusCode, raw)
+		}
+	}
+	if seen := e.requests(); len(seen) > 0 {
+		t.Errorf("the service saw %q", seen)
 	}
 }
 

@@ -34,7 +34,7 @@ http {
     upstream gateway { server %[3]s; }
 %[4]s
 }
-`, dir, e.config.Upstreams[0].Targets[0].Host, e.addr, documented(t, "nginx", append(oldnew, "listen 80;", "listen "+addr+";")...))
+`, dir, e.config.Upstreams[0].Targets[0].Host, e.addr, documented(t, "## nginx\n", "nginx", append(oldnew, "listen 80;", "listen "+addr+";")...))
 	file := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
@@ -43,9 +43,10 @@ http {
 	return addr
 }
 
-func TestForwardAuthOfNginx(t *testing.T)             { nginx().test(t) }
-func TestForwardAuthOfNginxAndBodies(t *testing.T)    { nginx().testBodies(t) }
-func TestForwardAuthOfNginxAndAddresses(t *testing.T) { nginx().testAddresses(t) }
+func TestForwardAuthOfNginx(t *testing.T)                { nginx().test(t) }
+func TestForwardAuthOfNginxWithoutAGateway(t *testing.T) { nginx().testAlone(t) }
+func TestForwardAuthOfNginxAndBodies(t *testing.T)       { nginx().testBodies(t) }
+func TestForwardAuthOfNginxAndAddresses(t *testing.T)    { nginx().testAddresses(t) }
 
 // Where the service is an upstream of the gateway, too, it is told of what leads to it, and
 // gets no request that does not.

@@ -26,21 +26,22 @@ func findProxy(t *testing.T, name string) string {
 	return ""
 }
 
-// documented returns the README's configuration in a language, with each old text,
-// which must be in it, replaced by its new one.
-func documented(t *testing.T, language string, oldnew ...string) string {
+// documented returns the README's first configuration in a language after some text, with
+// each old text, which must be in it, replaced by its new one.
+func documented(t *testing.T, after, language string, oldnew ...string) string {
 	t.Helper()
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(readme), "```"+language+"\n")
+	_, rest, _ := strings.Cut(string(readme), after)
+	_, rest, _ = strings.Cut(rest, "```"+language+"\n")
 	config, _, ok := strings.Cut(rest, "```\n")
 	for i := 0; i < len(oldnew); i += 2 {
 		ok = ok && strings.Contains(config, oldnew[i])
 	}
 	if !ok {
-		t.Fatalf("the README has no %s with each of %q", language, oldnew)
+		t.Fatalf("the README has no %s after %q with each of %q", language, after, oldnew)
 	}
 	return strings.NewReplacer(oldnew...).Replace(config)
 }
@@ -62,7 +63,7 @@ func freeAddr(t *testing.T) string {
 func runProxy(t *testing.T, cmd *exec.Cmd, addr string) {
 	t.Helper()
 	var log bytes.Buffer
-	cmd.Stderr = &log
+	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
