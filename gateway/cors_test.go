@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"portcullis/gateway/certs/certstest"
 )
 
 const goodOrigin = "https://good.example"
@@ -237,7 +239,7 @@ func TestSecurityFieldsAreOnOurOwnAnswersOnly(t *testing.T) {
 // overTLS sends a request to the state of e over TLS.
 func overTLS(t *testing.T, e *testGateway, raw string) *http.Response {
 	t.Helper()
-	ca := newTestCA(t)
+	ca := certstest.NewAuthority(t)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -246,9 +248,9 @@ func overTLS(t *testing.T, e *testGateway, raw string) *http.Response {
 		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()}, e.gateway.state.Load())
 	served := make(chan error, 1)
 	go func() {
-		served <- g.Serve(tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{ca.issue("gateway.test")}, MinVersion: tls.VersionTLS12}))
+		served <- g.Serve(tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{ca.Issue("gateway.test").Certificate}, MinVersion: tls.VersionTLS12}))
 	}()
-	conn, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{RootCAs: ca.pool, ServerName: "gateway.test", MinVersion: tls.VersionTLS12})
+	conn, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{RootCAs: ca.Pool(), ServerName: "gateway.test", MinVersion: tls.VersionTLS12})
 	if err != nil {
 		t.Fatal(err)
 	}

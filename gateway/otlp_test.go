@@ -3,17 +3,12 @@ package gateway
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -27,6 +22,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	spans "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"portcullis/gateway/certs/certstest"
 )
 
 const theHeader = "OTEL_EXPORTER_OTLP_HEADERS"
@@ -517,14 +514,17 @@ func TestACollectorOverTLSHasToBeTheOne(t *testing.T) {
 	var asked atomic.Int32
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-	pair, certificate, key := selfSigned(t)
-	clients := x509.NewCertPool()
-	clients.AddCert(pair.Leaf)
-	server.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients, MinVersion: tls.VersionTLS12}
+	ours, dir := certstest.NewAuthority(t), t.TempDir()
+	server.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ours.Pool(), MinVersion: tls.VersionTLS12}
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	authority := filepath.Join(t.TempDir(), "ca.pem")
-	writePEM(t, authority, "CERTIFICATE", server.Certificate().Raw)
+	certificate, key, authority, another := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), filepath.Join(dir, "theirs.pem"), filepath.Join(dir, "ours.pem")
+	ours.Issue("gateway").Write(t, certificate, key)
+	for file, text := range map[string][]byte{authority: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), another: ours.PEM()} {
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 
 	for _, c := range []struct {
 		name  string
@@ -533,7 +533,7 @@ func TestACollectorOverTLSHasToBeTheOne(t *testing.T) {
 	}{
 		{"an unknown authority", nil, false},
 		{"no certificate of ours", map[string]string{"OTEL_EXPORTER_OTLP_CERTIFICATE": authority}, false},
-		{"another authority", map[string]string{"OTEL_EXPORTER_OTLP_CERTIFICATE": authority, "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE": certificate,
+		{"another authority", map[string]string{"OTEL_EXPORTER_OTLP_CERTIFICATE": authority, "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE": another,
 			"OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": certificate, "OTEL_EXPORTER_OTLP_CLIENT_KEY": key}, false},
 		{"both", map[string]string{"OTEL_EXPORTER_OTLP_CERTIFICATE": authority,
 			"OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": certificate, "OTEL_EXPORTER_OTLP_CLIENT_KEY": key}, true},
@@ -556,40 +556,6 @@ func TestACollectorOverTLSHasToBeTheOne(t *testing.T) {
 				t.Error("was not refused")
 			}
 		})
-	}
-}
-
-// selfSigned makes a certificate, and files of it and of its key.
-func selfSigned(t *testing.T) (pair tls.Certificate, certificate, key string) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
-	raw, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, key = filepath.Join(t.TempDir(), "cert.pem"), filepath.Join(t.TempDir(), "key.pem")
-	writePEM(t, certificate, "CERTIFICATE", raw)
-	writePEM(t, key, "PRIVATE KEY", der)
-	pair, err = tls.LoadX509KeyPair(certificate, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pair, certificate, key
-}
-
-func writePEM(t *testing.T, file, kind string, der []byte) {
-	t.Helper()
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
 	}
 }
 

@@ -1,25 +1,19 @@
 package gateway
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"io"
 	"log"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/go-json-experiment/json"
 
+	"portcullis/gateway/certs/certstest"
 	"portcullis/policy"
 )
 
@@ -232,12 +226,12 @@ func TestRewritesThatAreRefused(t *testing.T) {
 // An upstream may have a CA of its own, want to see the gateway's certificate, and
 // be known by another name than its address.
 func TestTLSToTheUpstream(t *testing.T) {
-	ca := newTestCA(t)
-	serverCert, clientCert := ca.issue("tasks.internal"), ca.issue("portcullis")
+	ca := certstest.NewAuthority(t)
+	serverCert, clientCert := ca.Issue("tasks.internal").Certificate, ca.Issue("portcullis").Certificate
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, r.TLS.PeerCertificates[0].Subject.CommonName+" for "+r.TLS.ServerName)
 	}))
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{serverCert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.pool}
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{serverCert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool()}
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.StartTLS()
 	t.Cleanup(server.Close)
@@ -250,9 +244,9 @@ func TestTLSToTheUpstream(t *testing.T) {
 		status int
 		body   string
 	}{
-		"all of it":             {&tls.Config{RootCAs: ca.pool, Certificates: []tls.Certificate{clientCert}, ServerName: "tasks.internal"}, 200, "portcullis for tasks.internal"},
-		"no certificate":        {&tls.Config{RootCAs: ca.pool, ServerName: "tasks.internal"}, 502, ""},
-		"another name":          {&tls.Config{RootCAs: ca.pool, Certificates: []tls.Certificate{clientCert}}, 502, ""},
+		"all of it":             {&tls.Config{RootCAs: ca.Pool(), Certificates: []tls.Certificate{clientCert}, ServerName: "tasks.internal"}, 200, "portcullis for tasks.internal"},
+		"no certificate":        {&tls.Config{RootCAs: ca.Pool(), ServerName: "tasks.internal"}, 502, ""},
+		"another name":          {&tls.Config{RootCAs: ca.Pool(), Certificates: []tls.Certificate{clientCert}}, 502, ""},
 		"a CA nobody knows":     {&tls.Config{Certificates: []tls.Certificate{clientCert}, ServerName: "tasks.internal"}, 502, ""},
 		"nothing of the system": {nil, 502, ""},
 	} {
@@ -268,54 +262,6 @@ func TestTLSToTheUpstream(t *testing.T) {
 			}
 		})
 	}
-}
-
-type testCA struct {
-	t    *testing.T
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
-	pool *x509.CertPool
-}
-
-func newTestCA(t *testing.T) *testCA {
-	ca := &testCA{t: t, pool: x509.NewCertPool()}
-	ca.key = ca.newKey()
-	ca.cert = &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign}
-	ca.cert = ca.sign(ca.cert, &ca.key.PublicKey)
-	ca.pool.AddCert(ca.cert)
-	return ca
-}
-
-func (ca *testCA) newKey() *ecdsa.PrivateKey {
-	ca.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		ca.t.Fatal(err)
-	}
-	return key
-}
-
-func (ca *testCA) sign(c *x509.Certificate, key *ecdsa.PublicKey) *x509.Certificate {
-	ca.t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, c, ca.cert, key, ca.key)
-	if err != nil {
-		ca.t.Fatal(err)
-	}
-	signed, err := x509.ParseCertificate(der)
-	if err != nil {
-		ca.t.Fatal(err)
-	}
-	return signed
-}
-
-// issue returns a certificate for a name, on either side of a connection.
-func (ca *testCA) issue(name string) tls.Certificate {
-	key := ca.newKey()
-	c := ca.sign(&x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}, &key.PublicKey)
-	return tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key}
 }
 
 // The description on the docs page is of what clients can ask for.

@@ -3,21 +3,18 @@ package identity_test
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"io"
-	"math/big"
 	"net"
 	"net/mail"
 	"net/textproto"
 	"strings"
 	"sync"
 	"testing"
-	"time"
+
+	"portcullis/gateway/certs/certstest"
 )
 
 // smtpServer is a mail server (RFC 5321, 3207, 4954) that keeps what it accepts.
@@ -51,7 +48,9 @@ type smtpMail struct {
 func newSMTPServer(t *testing.T, change func(*smtpServer)) *smtpServer {
 	t.Helper()
 	s := &smtpServer{t: t}
-	s.certificate()
+	authority := certstest.NewAuthority(t)
+	s.tls = &tls.Config{Certificates: []tls.Certificate{authority.Issue("localhost").Certificate}, MinVersion: tls.VersionTLS12}
+	s.roots = authority.Pool()
 	change(s)
 	var err error
 	if s.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
@@ -85,30 +84,6 @@ func (s *smtpServer) received() []smtpMail {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.mails
-}
-
-// certificate makes one for localhost that clients with s.roots trust.
-func (s *smtpServer) certificate() {
-	s.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.tls = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, MinVersion: tls.VersionTLS12}
-	s.roots = x509.NewCertPool()
-	s.roots.AddCert(cert)
 }
 
 func (s *smtpServer) serve(conn net.Conn) {

@@ -1,12 +1,7 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"math/big"
@@ -17,37 +12,21 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
-)
 
-// writeCertificate writes a certificate for localhost with that serial number.
-func writeCertificate(t *testing.T, dir string, serial int64) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(serial), DNSNames: []string{"localhost"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for file, block := range map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: der}, "key.pem": {Type: "PRIVATE KEY", Bytes: pkcs8}} {
-		if err := os.WriteFile(filepath.Join(dir, file), pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
+	"portcullis/gateway/certs/certstest"
+)
 
 // A gateway with TLS, its redirect, and certificates that change while it runs.
 func TestServeOverTLS(t *testing.T) {
 	t.Parallel()
 	dir, edge, plain, operators := t.TempDir(), freeAddr(t), freeAddr(t), freeAddr(t)
-	writeCertificate(t, dir, 1)
+	authority := certstest.NewAuthority(t)
+	renew := func() *big.Int {
+		c := authority.Issue("localhost")
+		c.Write(t, filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
+		return c.Leaf.SerialNumber
+	}
+	first := renew()
 	rules, err := filepath.Abs("../../policy/policy.csv")
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +53,7 @@ policy: {file: %q}
 	t.Cleanup(func() { _ = cmd.Process.Kill() }) // if the test has not come to its end
 	waitFor(t, log, "serving")
 
-	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: authority.Pool(), ServerName: "localhost"}},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	get := func(url, host string) (*http.Response, string) {
 		t.Helper()
@@ -94,16 +73,16 @@ policy: {file: %q}
 		_ = res.Body.Close()
 		return res, string(body)
 	}
-	serial := func() int64 {
+	serial := func() *big.Int {
 		t.Helper()
 		res, _ := get("https://"+edge+jwksPath, "localhost")
 		if res.StatusCode != 200 {
 			t.Errorf("%s", res.Status)
 		}
-		return res.TLS.PeerCertificates[0].SerialNumber.Int64()
+		return res.TLS.PeerCertificates[0].SerialNumber
 	}
-	if got := serial(); got != 1 {
-		t.Errorf("certificate %d", got)
+	if got := serial(); got.Cmp(first) != 0 {
+		t.Errorf("certificate %d, want %d", got, first)
 	}
 	_, port, _ := strings.Cut(edge, ":")
 	if res, _ := get("http://"+plain+"/a?b", "localhost"); res.StatusCode != 308 || res.Header.Get("Location") != "https://localhost:"+port+"/a?b" {
@@ -113,17 +92,17 @@ policy: {file: %q}
 		t.Errorf("the redirect for another's host: %s, %v", res.Status, res.Header)
 	}
 
-	writeCertificate(t, dir, 2)
+	second := renew()
 	waitFor(t, log, "certificates reloaded")
-	if got := serial(); got != 2 {
-		t.Errorf("after a change: certificate %d", got)
+	if got := serial(); got.Cmp(second) != 0 {
+		t.Errorf("after a change: certificate %d, want %d", got, second)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "key.pem"), []byte("none"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, log, "certificates refused")
-	if got := serial(); got != 2 {
-		t.Errorf("after a bad change: certificate %d", got)
+	if got := serial(); got.Cmp(second) != 0 {
+		t.Errorf("after a bad change: certificate %d, want %d", got, second)
 	}
 	if _, ready := get("http://"+operators+"/readyz", ""); !strings.Contains(ready, `"certificate_error":"certificate `) {
 		t.Errorf("readyz says %s", ready)

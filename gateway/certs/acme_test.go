@@ -27,13 +27,15 @@ import (
 	"time"
 
 	"golang.org/x/crypto/acme"
+
+	"portcullis/gateway/certs/certstest"
 )
 
 // acmeServer is an authority that speaks as much of RFC 8555 as a client needs: it
 // believes what is signed, asks the question at the address of the gateway, and signs
 // only for whoever has answered it.
 type acmeServer struct {
-	*authority
+	*certstest.Authority
 	*httptest.Server
 	kind string // of challenge
 	at   string // where the question is asked
@@ -44,11 +46,12 @@ type acmeServer struct {
 	reason  error
 	order   map[string]any
 	cert    []byte
+	issued  int64
 }
 
 func newACMEServer(t *testing.T, kind string) *acmeServer {
 	t.Helper()
-	s := &acmeServer{authority: newAuthority(t), kind: kind}
+	s := &acmeServer{Authority: certstest.NewAuthority(t), kind: kind}
 	s.Server = httptest.NewServer(s)
 	t.Cleanup(s.Server.Close)
 	return s
@@ -178,14 +181,13 @@ func (s *acmeServer) signRequest(payload []byte) []byte {
 	if err != nil || !slices.Equal(csr.DNSNames, []string{domain}) {
 		return nil
 	}
-	s.next++
-	cert, err := x509.CreateCertificate(nil, &x509.Certificate{SerialNumber: big.NewInt(s.next), DNSNames: csr.DNSNames,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(90 * 24 * time.Hour)}, s.authority.cert, csr.PublicKey, s.key)
+	s.issued++
+	cert, err := x509.CreateCertificate(nil, &x509.Certificate{SerialNumber: big.NewInt(s.issued), DNSNames: csr.DNSNames,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(90 * 24 * time.Hour)}, s.Authority.Certificate, csr.PublicKey, s.Key)
 	if err != nil {
 		return nil
 	}
-	return append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}),
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.authority.cert.Raw})...)
+	return append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), s.PEM()...)
 }
 
 // A certificate is got from the authority at the first handshake for a domain, for
@@ -218,7 +220,7 @@ func TestCertificatesComeByACME(t *testing.T) {
 				authority.at = plain.Listener.Addr().String()
 			}
 
-			client := &tls.Config{RootCAs: authority.pool(), ServerName: domain, NextProtos: []string{"http/1.1"}}
+			client := &tls.Config{RootCAs: authority.Pool(), ServerName: domain, NextProtos: []string{"http/1.1"}}
 			dialer := &net.Dialer{Timeout: 30 * time.Second}
 			conn, err := tls.DialWithDialer(dialer, "tcp", secure.Addr().String(), client)
 			if err != nil {
@@ -250,20 +252,18 @@ func TestCertificatesComeByACME(t *testing.T) {
 
 // An authority that is not there is loud, and the certificates of files go on.
 func TestAnAuthorityThatIsNotThere(t *testing.T) {
-	a, dir := newAuthority(t), t.TempDir()
+	a, dir := certstest.NewAuthority(t), t.TempDir()
 	p := Pair{dir + "/cert.pem", dir + "/key.pem"}
-	cert, key := a.issue(false, "b.test")
-	write(t, p.Cert, cert)
-	write(t, p.Key, key)
+	a.Issue("b.test").Write(t, p.Cert, p.Key)
 	var log strings.Builder
 	s := openTo(t, &log, Config{Pairs: []Pair{p}, ACME: ACME{Domains: []string{domain}, Cache: dir, Directory: "http://127.0.0.1:1/directory"}})
-	if _, err := shake(t, s, &tls.Config{RootCAs: a.pool(), ServerName: domain}); err == nil {
+	if _, err := shake(t, s, &tls.Config{RootCAs: a.Pool(), ServerName: domain}); err == nil {
 		t.Error("there is a certificate")
 	}
 	if !strings.Contains(log.String(), "domain=a.test") {
 		t.Errorf("the log says %q", log.String())
 	}
-	if _, err := shake(t, s, &tls.Config{RootCAs: a.pool(), ServerName: "b.test"}); err != nil {
+	if _, err := shake(t, s, &tls.Config{RootCAs: a.Pool(), ServerName: "b.test"}); err != nil {
 		t.Error(err)
 	}
 }

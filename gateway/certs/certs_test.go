@@ -1,17 +1,10 @@
 package certs
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -20,70 +13,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"portcullis/gateway/certs/certstest"
 )
-
-// authority signs certificates in tests.
-type authority struct {
-	t    *testing.T
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	next int64
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	a := &authority{t: t, next: 1}
-	der, key := a.sign(&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, nil, nil)
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.cert, a.key = cert, key
-	return a
-}
-
-func (a *authority) sign(c *x509.Certificate, parent *x509.Certificate, signer *ecdsa.PrivateKey) ([]byte, *ecdsa.PrivateKey) {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	a.next++
-	c.SerialNumber, c.Subject = big.NewInt(a.next), pkix.Name{CommonName: "test"}
-	if c.NotAfter.IsZero() {
-		c.NotAfter = time.Now().Add(time.Hour)
-	}
-	c.NotBefore = c.NotAfter.Add(-2 * time.Hour)
-	if parent == nil {
-		parent, signer = c, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, signer)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return der, key
-}
-
-// issue returns a certificate for names as PEM, and its key.
-func (a *authority) issue(ended bool, names ...string) (cert, key []byte) {
-	a.t.Helper()
-	c := &x509.Certificate{DNSNames: names, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
-	if ended {
-		c.NotAfter = time.Now().Add(-time.Minute)
-	}
-	der, private := a.sign(c, a.cert, a.key)
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
-}
-
-func (a *authority) pool() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(a.cert)
-	return pool
-}
 
 func write(t *testing.T, file string, content []byte) {
 	t.Helper()
@@ -137,13 +69,11 @@ func shake(t *testing.T, s *Store, client *tls.Config) (tls.ConnectionState, err
 }
 
 func TestTheCertificateIsThatOfTheName(t *testing.T) {
-	a, dir := newAuthority(t), t.TempDir()
+	a, dir := certstest.NewAuthority(t), t.TempDir()
 	var pairs []Pair
 	for _, name := range []string{"a.test", "*.b.test"} {
 		p := Pair{filepath.Join(dir, name[2:]+".pem"), filepath.Join(dir, name[2:]+".key")}
-		cert, key := a.issue(false, name)
-		write(t, p.Cert, cert)
-		write(t, p.Key, key)
+		a.Issue(name).Write(t, p.Cert, p.Key)
 		pairs = append(pairs, p)
 	}
 	s := open(t, Config{Pairs: pairs})
@@ -161,7 +91,7 @@ func TestTheCertificateIsThatOfTheName(t *testing.T) {
 			t.Errorf("covers %q: %v", host, !want)
 		}
 	}
-	if _, err := shake(t, s, &tls.Config{RootCAs: a.pool(), ServerName: "a.test", MaxVersion: tls.VersionTLS11}); err == nil {
+	if _, err := shake(t, s, &tls.Config{RootCAs: a.Pool(), ServerName: "a.test", MaxVersion: tls.VersionTLS11}); err == nil {
 		t.Error("TLS 1.1 is spoken")
 	}
 }
@@ -177,11 +107,9 @@ func serial(t *testing.T, s *Store) int64 {
 }
 
 func TestCertificatesFollowTheirFiles(t *testing.T) {
-	a, dir := newAuthority(t), t.TempDir()
+	a, dir := certstest.NewAuthority(t), t.TempDir()
 	p := Pair{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")}
-	cert, key := a.issue(false, "a.test")
-	write(t, p.Cert, cert)
-	write(t, p.Key, key)
+	a.Issue("a.test").Write(t, p.Cert, p.Key)
 	s := open(t, Config{Pairs: []Pair{p}})
 	first := serial(t, s)
 	want := func(when string, serialWanted int64, problem string) {
@@ -198,19 +126,18 @@ func TestCertificatesFollowTheirFiles(t *testing.T) {
 	want("unchanged", first, "")
 
 	// A key that comes a moment after its certificate is no reason for alarm.
-	cert, key = a.issue(false, "a.test")
-	write(t, p.Cert, cert)
+	next := a.Issue("a.test")
+	write(t, p.Cert, next.CertPEM)
 	s.Look()
 	want("the certificate without its key", first, "")
-	write(t, p.Key, key)
+	write(t, p.Key, next.KeyPEM)
 	s.Look()
 	want("not yet known to stand still", first, "")
 	s.Look()
 	want("both", first+1, "")
 
 	// One that does not come is.
-	cert, _ = a.issue(false, "a.test")
-	write(t, p.Cert, cert)
+	write(t, p.Cert, a.Issue("a.test").CertPEM)
 	s.Look()
 	s.Look()
 	want("a certificate without its key", first+1, "private key does not match")
@@ -224,21 +151,17 @@ func TestCertificatesFollowTheirFiles(t *testing.T) {
 	s.Look()
 	s.Look()
 	want("nothing", first+1, p.Cert)
-	cert, key = a.issue(true, "a.test")
-	write(t, p.Cert, cert)
-	write(t, p.Key, key)
+	a.IssueUntil(time.Now().Add(-time.Minute), "a.test").Write(t, p.Cert, p.Key)
 	s.Look()
 	s.Look()
 	want("ended", first+1, "has ended")
 
 	// Kubernetes swaps a link to a directory.
-	cert, key = a.issue(false, "a.test")
 	at := filepath.Join(dir, "new")
 	if err := os.Mkdir(at, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(at, "c"), cert)
-	write(t, filepath.Join(at, "k"), key)
+	a.Issue("a.test").Write(t, filepath.Join(at, "c"), filepath.Join(at, "k"))
 	for file, to := range map[string]string{p.Cert: "c", p.Key: "k"} {
 		if err := errors.Join(os.Remove(file), os.Symlink(filepath.Join(at, to), file)); err != nil {
 			t.Fatal(err)
@@ -250,40 +173,30 @@ func TestCertificatesFollowTheirFiles(t *testing.T) {
 }
 
 func TestWhatCannotBeReadStopsTheStart(t *testing.T) {
-	a, dir := newAuthority(t), t.TempDir()
+	a, dir := certstest.NewAuthority(t), t.TempDir()
 	p := Pair{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")}
-	cert, _ := a.issue(false, "a.test")
-	write(t, p.Cert, cert)
-	_, key := a.issue(false, "a.test")
-	write(t, p.Key, key)
+	write(t, p.Cert, a.Issue("a.test").CertPEM)
+	write(t, p.Key, a.Issue("a.test").KeyPEM)
 	cfg := Config{Pairs: []Pair{p, {"none.pem", "none.key"}}, ClientCA: p.Key, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()}
 	_, err := Open(cfg)
 	if err == nil || !strings.Contains(err.Error(), p.Cert) || !strings.Contains(err.Error(), "none.pem") || !strings.Contains(err.Error(), "holds none") {
 		t.Errorf("got %v; want all three problems", err)
 	}
-	cert, key = a.issue(true, "a.test")
-	write(t, p.Cert, cert)
-	write(t, p.Key, key)
+	a.IssueUntil(time.Now().Add(-time.Minute), "a.test").Write(t, p.Cert, p.Key)
 	serial(t, open(t, Config{Pairs: []Pair{p}})) // one that has ended is served
 }
 
 func TestClientsAreVouchedFor(t *testing.T) {
-	a, other, dir := newAuthority(t), newAuthority(t), t.TempDir()
+	a, other, dir := certstest.NewAuthority(t), certstest.NewAuthority(t), t.TempDir()
 	p, ca := Pair{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")}, filepath.Join(dir, "ca.pem")
-	cert, key := a.issue(false, "a.test")
-	write(t, p.Cert, cert)
-	write(t, p.Key, key)
-	write(t, ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}))
-	client := func(of *authority) *tls.Config {
-		cert, key := of.issue(false, "client")
-		c, err := tls.X509KeyPair(cert, key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return &tls.Config{RootCAs: a.pool(), ServerName: "a.test", ClientSessionCache: tls.NewLRUClientSessionCache(8),
+	a.Issue("a.test").Write(t, p.Cert, p.Key)
+	write(t, ca, a.PEM())
+	client := func(of *certstest.Authority) *tls.Config {
+		c := of.Issue("client").Certificate
+		return &tls.Config{RootCAs: a.Pool(), ServerName: "a.test", ClientSessionCache: tls.NewLRUClientSessionCache(8),
 			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &c, nil }}
 	}
-	nobody := &tls.Config{RootCAs: a.pool(), ServerName: "a.test"}
+	nobody := &tls.Config{RootCAs: a.Pool(), ServerName: "a.test"}
 	known := client(a)
 	for auth, want := range map[tls.ClientAuthType][3]bool{ // of nobody, a's and the other's
 		tls.VerifyClientCertIfGiven:    {true, true, false},
@@ -296,12 +209,12 @@ func TestClientsAreVouchedFor(t *testing.T) {
 			}
 		}
 		// Who is not vouched for any more does not come back with an old session.
-		write(t, ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: other.cert.Raw}))
+		write(t, ca, other.PEM())
 		s.Look()
 		s.Look()
 		if _, err := shake(t, s, known); err == nil {
 			t.Errorf("%v: a client of before is let in", auth)
 		}
-		write(t, ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}))
+		write(t, ca, a.PEM())
 	}
 }
