@@ -2,8 +2,10 @@ package certs
 
 import (
 	"crypto/tls"
+	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -56,12 +58,44 @@ func (s *Store) byACME(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 }
 
 // HTTPHandler answers the authority's question over plain HTTP (http-01), and leaves
-// everything else to next.
+// everything else to next: also what looks like the question and has no answer, of which
+// autocert would tell anybody why, with the host they sent and the name of a file.
 func (s *Store) HTTPHandler(next http.Handler) http.Handler {
 	if s.acme == nil {
 		return next
 	}
-	return s.acme.HTTPHandler(next)
+	answers := s.acme.HTTPHandler(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.Path, "/.well-known/acme-challenge/") {
+			next.ServeHTTP(w, r)
+			return
+		}
+		question, held := *r, heldAnswer{header: http.Header{}}
+		if host, _, err := net.SplitHostPort(r.Host); err == nil {
+			question.Host = host // an authority that asks at another port than 80 says so
+		}
+		answers.ServeHTTP(&held, &question)
+		if held.failed {
+			next.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "application/octet-stream") // RFC 8555 §8.3
+		_, _ = w.Write(held.body)                                  // who has left needs no answer
+	})
+}
+
+// heldAnswer is an answer that nobody has been given yet.
+type heldAnswer struct {
+	header http.Header
+	body   []byte
+	failed bool
+}
+
+func (h *heldAnswer) Header() http.Header    { return h.header }
+func (h *heldAnswer) WriteHeader(status int) { h.failed = h.failed || status != http.StatusOK }
+func (h *heldAnswer) Write(p []byte) (int, error) {
+	h.body = append(h.body, p...)
+	return len(p), nil
 }
 
 // sometimes is for what is worth saying once a minute.

@@ -20,6 +20,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -243,10 +245,46 @@ func TestCertificatesComeByACME(t *testing.T) {
 			if _, err := shake(t, again, client); err != nil {
 				t.Error(err)
 			}
-			if res, err := http.Get(plain.URL + "/x"); err != nil || res.StatusCode != 404 {
-				t.Errorf("%v, %v", res, err)
-			}
 		})
+	}
+}
+
+// What is no question of the authority's is left to others: nobody else is told why it has
+// no answer.
+func TestWhatHasNoAnswerIsLeftToOthers(t *testing.T) {
+	cache := t.TempDir()
+	s := open(t, Config{ACME: ACME{Domains: []string{domain}, Cache: cache, Directory: "http://127.0.0.1:1/directory"}})
+	plain := httptest.NewServer(s.HTTPHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "left: "+r.Host) })))
+	t.Cleanup(plain.Close)
+	const question = "/.well-known/acme-challenge/"
+	if err := os.WriteFile(filepath.Join(cache, "known+http-01"), []byte("answer"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ host, target, want string }{
+		{domain, question + "known", "answer"},
+		{domain + ":5002", question + "known", "answer"},
+		{"b.test", question + "known", "left: b.test"},
+		{domain, question + "unknown", "left: " + domain},
+		{domain, question + strings.Repeat("x", 300), "left: " + domain}, // too long for the name of a file
+		{domain, question + "a%00b", "left: " + domain},
+		{domain, question, "left: " + domain},
+		{domain, "/x", "left: " + domain},
+		{domain + ":5002", "/x", "left: " + domain + ":5002"},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, plain.URL+c.target, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = c.host
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if err != nil || res.StatusCode != 200 || string(body) != c.want {
+			t.Errorf("%.60s at %s: %d %q, %v", c.target, c.host, res.StatusCode, body, err)
+		}
 	}
 }
 
