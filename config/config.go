@@ -169,6 +169,7 @@ type Upstream struct {
 	ConnectTimeout time.Duration `yaml:"connect_timeout" default:"2s" min:"10ms" max:"1m" doc:"how long connecting may take"`
 	HeaderTimeout  time.Duration `yaml:"header_timeout" default:"30s" min:"10ms" max:"1h" doc:"how long the header of a response may take; its body is not limited"`
 	IdleTimeout    time.Duration `yaml:"idle_timeout" default:"60s" min:"1s" max:"1h" doc:"how long a body may stand still, and an unused connection is kept"`
+	BodyTimeout    time.Duration `yaml:"body_timeout" min:"1s" max:"24h" doc:"how long all of a request's body may take, counted from its header; not limited if left out"`
 	Headers        string        `yaml:"headers" enum:"portcullis|oauth2-proxy|authelia|kong" default:"portcullis" doc:"names of the header fields that say who is calling; the signed assertion comes with each"`
 	TLS            UpstreamTLS   `yaml:"tls"`
 	Health         Health        `yaml:"health"`

@@ -102,9 +102,9 @@ func TestValuesFromElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Route{
-		{Path: "/files", Upstream: "files", MaxBody: 1 << 30, HeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, CORS: defaultCORS()},
-		{Path: "/files/new", Upstream: "files", MaxBody: 2 << 30, HeaderTimeout: time.Minute, IdleTimeout: time.Minute, PassAuthorization: true, CORS: defaultCORS()},
-		{Path: "/", Upstream: "web-1", MaxBody: 1 << 30, HeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, StripPrefix: false, Rewrite: "/app",
+		{Path: "/files", Upstream: "files", MaxBody: 1 << 30, HeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, BodyTimeout: 10 * time.Minute, CORS: defaultCORS()},
+		{Path: "/files/new", Upstream: "files", MaxBody: 2 << 30, HeaderTimeout: time.Minute, IdleTimeout: time.Minute, BodyTimeout: 10 * time.Minute, PassAuthorization: true, CORS: defaultCORS()},
+		{Path: "/", Upstream: "web-1", MaxBody: 1 << 30, HeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, BodyTimeout: time.Minute, StripPrefix: false, Rewrite: "/app",
 			RequestHeaders:  Headers{Set: []string{"X-Environment: production, blue"}, Remove: []string{"X-Internal", "Cookie"}},
 			ResponseHeaders: Headers{Remove: []string{"Server"}},
 			CORS: CORS{Origins: []string{"https://app.example.com", "http://localhost:3000", "capacitor://localhost", "http://[::1]:3000"}, Methods: []string{"GET"},

@@ -99,6 +99,9 @@ func inherit(c *Config) {
 		if r.IdleTimeout == 0 {
 			r.IdleTimeout = c.Upstreams[r.Upstream].IdleTimeout
 		}
+		if r.BodyTimeout == 0 {
+			r.BodyTimeout = c.Upstreams[r.Upstream].BodyTimeout
+		}
 	}
 }
 

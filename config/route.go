@@ -7,7 +7,7 @@ import (
 )
 
 // Route sends the paths that begin with the segments of Path to an upstream.
-// MaxBody and the timeouts are never 0 once loaded.
+// MaxBody and the timeouts but BodyTimeout are never 0 once loaded.
 type Route struct {
 	Path              string        `yaml:"path" format:"path" required:"true" doc:"prefix of whole segments: /a takes /a and /a/b, not /ab"`
 	Upstream          string        `yaml:"upstream" required:"true" doc:"name of the upstream"`
@@ -15,6 +15,7 @@ type Route struct {
 	MaxBody           int64         `yaml:"max_body" min:"1B" doc:"in place of limits.body"`
 	HeaderTimeout     time.Duration `yaml:"header_timeout" min:"10ms" max:"1h" doc:"in place of the upstream's header_timeout"`
 	IdleTimeout       time.Duration `yaml:"idle_timeout" min:"1s" max:"1h" doc:"in place of the upstream's idle_timeout, for bodies"`
+	BodyTimeout       time.Duration `yaml:"body_timeout" min:"1s" max:"24h" doc:"in place of the upstream's body_timeout"`
 	StripPrefix       bool          `yaml:"strip_prefix" default:"false" doc:"whether the upstream gets the path without this prefix; the policy has decided on the whole path"`
 	Rewrite           string        `yaml:"rewrite" format:"path" doc:"what the upstream gets in place of this prefix; \"\" keeps it"`
 	RequestHeaders    Headers       `yaml:"request_headers"`

@@ -84,6 +84,7 @@ type clientConn struct {
 	readWant  time.Time
 	readArmed time.Time
 	readIdle  time.Duration // if set, readWant moves on by it as long as bytes come
+	readEnd   time.Time     // but not beyond this, if it is set
 	moved     bool          // bytes came since readWant was set
 	aborted   bool
 	unwatched bool // the watch has to end
@@ -201,7 +202,7 @@ func (c *clientConn) extendRead() bool {
 	now := time.Now()
 	if c.readIdle > 0 && c.moved {
 		c.moved = false
-		c.readWant = now.Add(c.readIdle)
+		c.readWant = earlier(now.Add(c.readIdle), c.readEnd)
 	}
 	if c.between && !c.idleUntil.IsZero() {
 		return c.extendQuiet(now)
@@ -232,11 +233,20 @@ func (c *clientConn) SetReadDeadline(t time.Time) error {
 	return c.Conn.SetReadDeadline(t)
 }
 
-// setReadIdle lets reads go on as long as bytes come at least every idle.
-func (c *clientConn) setReadIdle(idle time.Duration) {
-	_ = c.SetReadDeadline(time.Now().Add(idle)) // a closed connection says so when read
-	c.readIdle = idle
+// setReadIdle lets reads go on as long as bytes come at least every idle, until end,
+// if there is to be one.
+func (c *clientConn) setReadIdle(idle time.Duration, end time.Time) {
+	_ = c.SetReadDeadline(earlier(time.Now().Add(idle), end)) // a closed connection says so when read
+	c.readIdle, c.readEnd = idle, end
 	c.moved = false
+}
+
+// earlier is t, or end if there is one and it comes first.
+func earlier(t, end time.Time) time.Time {
+	if !end.IsZero() && end.Before(t) {
+		return end
+	}
+	return t
 }
 
 // SetWriteDeadline implements net.Conn.

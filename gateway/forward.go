@@ -26,6 +26,7 @@ type routeTimeouts struct {
 	connect time.Duration // for a connection to a target, with TLS; 5 s by default
 	header  time.Duration // from the end of the request to the head of the answer; 30 s by default
 	idle    time.Duration // for the next byte of a body or tunnel, either way; 60 s by default
+	body    time.Duration // from the beginning of the request to the end of its body; no limit by default
 }
 
 func (t routeTimeouts) withDefaults() routeTimeouts {

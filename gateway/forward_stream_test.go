@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -434,6 +435,71 @@ func TestForwardGivesUpOnAnUploadThatStops(t *testing.T) {
 	e.fails(errBodyTimeout)
 	c.hear(errBodyTimeout.Error())
 	c.hearEnd()
+}
+
+// A body that never stands still, and never ends either, would keep the upstream busy
+// for as long as its sender likes.
+func TestForwardGivesUpOnAnUploadThatTakesTooLong(t *testing.T) {
+	for _, expects := range []string{"", "Expect: 100-continue\r\n"} {
+		t.Run(expects, func(t *testing.T) {
+			noLeaks(t)
+			begin := time.Now()
+			addr := serveUpstream(t, func(_ int, w *wire) {
+				w.head()
+				if expects != "" {
+					w.say("HTTP/1.1 100 Continue\r\n\r\n")
+				}
+				if got, _ := w.rest(); len(got) == 0 || strings.Contains(got, "0\r\n\r\n") {
+					t.Errorf("upstream saw %q", got)
+				}
+			})
+			const limit = 400 * time.Millisecond
+			e := serveEdge(t, testUpstream(t, upstreamOptions{}, addr), func(_ *fasthttp.RequestCtx, out *outbound) {
+				out.timeout.idle, out.timeout.body = limit/2, limit
+			})
+			c := e.dial()
+			c.say("POST / HTTP/1.1\r\nHost: h\r\n" + expects + "Transfer-Encoding: chunked\r\n\r\n")
+			if expects != "" {
+				c.hear("HTTP/1.1 100 Continue\r\n\r\n")
+			}
+			answered := make(chan struct{})
+			var drips sync.WaitGroup
+			drips.Go(func() {
+				for {
+					select {
+					case <-answered:
+						return
+					case <-time.After(limit / 40):
+						_, _ = io.WriteString(c.Conn, "1\r\nx\r\n") // that nobody takes it any more is what is waited for
+					}
+				}
+			})
+			head := c.head()
+			close(answered)
+			drips.Wait()
+			if took := time.Since(begin); !strings.HasPrefix(head, "HTTP/1.1 ") || took < limit {
+				t.Errorf("after %v: %q", took, head)
+			}
+			e.fails(errBodyTimeout)
+		})
+	}
+}
+
+// The limit is the upstream's, unless the route has one of its own.
+func TestTheTimeForABodyIsConfigured(t *testing.T) {
+	const soon = 50 * time.Millisecond
+	for _, limits := range []struct{ upstream, route time.Duration }{{soon, 0}, {time.Hour, soon}} {
+		e := startGateway(t, func(c *StateConfig) {
+			c.Upstreams[0].BodyTimeout = limits.upstream
+			for i := range c.Routes {
+				c.Routes[i].BodyTimeout = limits.route
+			}
+		})
+		res, body := e.send("POST /public/x HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 20000\r\n\r\n" + strings.Repeat("x", 9000))
+		if res.StatusCode != 408 || res.Header.Get("X-Gateway-Error") != string(codeRequestTimeout) {
+			t.Errorf("%+v: %d\n%s", limits, res.StatusCode, body)
+		}
+	}
 }
 
 func TestForwardGivesUpOnAnUpstreamThatTakesNothing(t *testing.T) {

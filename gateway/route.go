@@ -15,6 +15,7 @@ type RouteConfig struct {
 	MaxBody           int64         // bytes; 0: no limit
 	HeaderTimeout     time.Duration // until the answer's header; 0: the upstream's
 	IdleTimeout       time.Duration // for bodies to stand still; 0: the upstream's
+	BodyTimeout       time.Duration // for all of a request's body; 0: the upstream's
 	Rewrite           string        // a canonical path, in place of Path towards the upstream; "": Path stays
 	RequestHeaders    HeaderEdit    // of what the client sent; what the gateway says is added after it
 	ResponseHeaders   HeaderEdit    // of the upstream's answers
@@ -74,6 +75,9 @@ func newRoute(cfg RouteConfig, up *upstream, timeout routeTimeouts) (*route, err
 	}
 	if cfg.IdleTimeout > 0 {
 		r.timeout.idle = cfg.IdleTimeout
+	}
+	if cfg.BodyTimeout > 0 {
+		r.timeout.body = cfg.BodyTimeout
 	}
 	var errs []error
 	fail := func(what string, err error) {

@@ -40,6 +40,7 @@ type UpstreamConfig struct {
 	ConnectTimeout   time.Duration
 	HeaderTimeout    time.Duration // until an answer's header
 	IdleTimeout      time.Duration // for bodies to stand still, and for idle connections
+	BodyTimeout      time.Duration // for all of a request's body; 0: not limited
 	TLS              *tls.Config   // for https targets; nil: the system's roots
 	HealthPath       string        // "": no active checks
 	HealthInterval   time.Duration
@@ -56,7 +57,7 @@ func (u UpstreamConfig) open() (*upstream, error) {
 }
 
 func (u UpstreamConfig) timeouts() routeTimeouts {
-	return routeTimeouts{connect: u.ConnectTimeout, header: u.HeaderTimeout, idle: u.IdleTimeout}
+	return routeTimeouts{connect: u.ConnectTimeout, header: u.HeaderTimeout, idle: u.IdleTimeout, body: u.BodyTimeout}
 }
 
 // State is what one request sees of the configuration, from its beginning to

@@ -150,7 +150,11 @@ func (f *flight) readFirst() error {
 
 // startUpload sends the rest of the body while the answer is waited for.
 func (f *flight) startUpload() {
-	f.client.setReadIdle(f.timeout.idle)
+	var end time.Time
+	if f.timeout.body > 0 {
+		end = f.start.Add(f.timeout.body)
+	}
+	f.client.setReadIdle(f.timeout.idle, end)
 	f.upload.done = make(chan struct{})
 	go func() {
 		defer close(f.upload.done)

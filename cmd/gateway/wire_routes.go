@@ -26,7 +26,7 @@ func upstreamConfigs(cfg *config.Config) ([]gateway.UpstreamConfig, error) {
 		u := cfg.Upstreams[name]
 		uc := gateway.UpstreamConfig{
 			Name: name, Targets: u.Targets, LeastConnections: u.Balance == "least_connections",
-			ConnectTimeout: u.ConnectTimeout, HeaderTimeout: u.HeaderTimeout, IdleTimeout: u.IdleTimeout,
+			ConnectTimeout: u.ConnectTimeout, HeaderTimeout: u.HeaderTimeout, IdleTimeout: u.IdleTimeout, BodyTimeout: u.BodyTimeout,
 			HealthPath: u.Health.Path, HealthInterval: u.Health.Interval, HealthTimeout: u.Health.Timeout,
 			Headers: u.Headers,
 		}
@@ -75,7 +75,7 @@ func routeConfigs(cfg *config.Config) []gateway.RouteConfig {
 	for _, r := range cfg.Routes {
 		rc := gateway.RouteConfig{
 			Path: r.Path, Upstream: r.Upstream, PassAuthorization: r.PassAuthorization, MaxBody: r.MaxBody,
-			HeaderTimeout: r.HeaderTimeout, IdleTimeout: r.IdleTimeout, Rewrite: r.Rewrite,
+			HeaderTimeout: r.HeaderTimeout, IdleTimeout: r.IdleTimeout, BodyTimeout: r.BodyTimeout, Rewrite: r.Rewrite,
 			RequestHeaders: headerEdit(r.RequestHeaders), ResponseHeaders: headerEdit(r.ResponseHeaders),
 			CORS: corsConfig(r.CORS), RateLimits: r.RateLimits,
 		}
