@@ -95,7 +95,7 @@ func tell(t *testing.T, dir, mongo string) {
 		Dir:   dir,
 		Setup: func(env *testscript.Env) error { return setUpStory(t, env, mongo) },
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"start": cmdStart, "end": cmdEnd, "http": cmdHTTP, "save": cmdSave, "mailed": cmdMailed, "shown": cmdShown,
+			"start": cmdStart, "end": cmdEnd, "reload": cmdReload, "http": cmdHTTP, "save": cmdSave, "mailed": cmdMailed, "shown": cmdShown,
 			"await": cmdAwait, "awaitstatus": cmdAwaitStatus, "awaitbody": cmdAwaitBody,
 			"workers": cmdWorkers, "signal": cmdSignal, "crash": cmdCrash, "gone": cmdGone, "kept": cmdKept,
 		},
@@ -273,6 +273,12 @@ func cmdEnd(ts *testscript.TestScript, neg bool, args []string) {
 	case <-time.After(patience):
 		ts.Fatalf("%s does not end", args[0])
 	}
+}
+
+// reload NAME tells a gateway that its files are complete, which it would see a second
+// or two later.
+func cmdReload(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(processes(ts)[args[0]].cmd.Process.Signal(syscall.SIGHUP))
 }
 
 // await URL waits until a GET is answered with 200.
