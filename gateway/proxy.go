@@ -42,6 +42,9 @@ func (g *Gateway) forward(st *State, r *request, route *route) error {
 	r.forwarded = x.answered || x.upgraded || err == nil
 	switch {
 	case x.upgraded: // recorded when it ends
+		if p := r.principal; p != nil {
+			r.conn.tunnel.revoked = func() bool { return st.identity.Revoked(p) } // it runs when we have returned
+		}
 	case r.forwarded:
 		e.cause = err // too late to tell the client anything else
 		g.recorder.record(e)

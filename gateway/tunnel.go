@@ -11,10 +11,18 @@ import (
 	"time"
 )
 
-const tunnelBuffer = 8 << 10
+const (
+	tunnelBuffer = 8 << 10
+	// tunnelLook is how often it is asked whether the caller may still have a tunnel.
+	tunnelLook = time.Second
+)
 
-// errTunnelClosed is why a tunnel ended that a drain has cut.
-var errTunnelClosed = errors.New("the gateway closed the connection")
+// errTunnelClosed is why a tunnel ended that a drain has cut, errTunnelRevoked why one did
+// whose caller's token was revoked.
+var (
+	errTunnelClosed  = errors.New("the gateway closed the connection")
+	errTunnelRevoked = errors.New("the caller's token was revoked")
+)
 
 // tunnel is an upgraded connection: bytes in both directions, each of which ends
 // by itself.
@@ -24,11 +32,13 @@ type tunnel struct {
 	idle     time.Duration
 	begun    int64                                    // bytes that the client had before
 	done     func(bytesIn, bytesOut int64, err error) // see outbound
+	revoked  func() bool                              // whether the caller's token is; nil: nobody is known to call
 	movedAt  atomic.Int64                             // when a byte came last, from either side: Unix time in ns
 
 	mu    sync.Mutex
 	ended bool
-	cause error // why it was cut, if it was
+	cause error       // why it was cut, if it was
+	look  *time.Timer // for the next look at revoked
 }
 
 // upgradable reports whether a connection may become what Upgrade asks for
@@ -56,10 +66,29 @@ func (f *flight) carry() *tunnel {
 // run is the tunnel's life. Reads of the client's side go through the server's
 // buffer, which may hold what the client has sent right behind its request.
 func (t *tunnel) run(client net.Conn) {
+	if t.revoked != nil {
+		t.mu.Lock()
+		t.look = time.AfterFunc(tunnelLook, t.askRevoked)
+		t.mu.Unlock()
+	}
 	bytesIn, bytesOut, err := t.copyBoth(client)
 	t.upstream.target.active.Add(-1)
 	if t.done != nil {
 		t.done(bytesIn, t.begun+bytesOut, err)
+	}
+}
+
+// askRevoked ends the tunnel of a caller who could not ask for it any more: there is no
+// next request to be refused.
+func (t *tunnel) askRevoked() {
+	if t.revoked() {
+		t.cut(errTunnelRevoked)
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.ended {
+		t.look.Reset(tunnelLook)
 	}
 }
 
@@ -147,6 +176,9 @@ func (t *tunnel) cut(cause error) {
 		return
 	}
 	t.ended, t.cause = true, cause
+	if t.look != nil {
+		t.look.Stop()
+	}
 	_ = t.upstream.Close() // whoever uses them is told
 	_ = t.client.Close()
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"portcullis/identity"
 )
 
 const (
@@ -256,5 +258,56 @@ func TestNoConnectionBecomesHTTPAgain(t *testing.T) {
 		if len(seen) != 1 || strings.Contains(seen[0], "\r\nUpgrade: ") != passed || strings.Contains(seen[0], "\r\nConnection: ") != passed {
 			t.Errorf("%s: the upstream saw %q", protocol, seen)
 		}
+	}
+}
+
+// What a logout, or an administrator, has ended is not carried on by a connection that
+// was upgraded before. Those of others are, and of strangers.
+func TestATunnelEndsWithWhatProvedItsCaller(t *testing.T) {
+	for name, end := range map[string]func(s *identity.Service, p *identity.Principal) error{
+		"the session is ended": func(s *identity.Service, p *identity.Principal) error {
+			return s.Logout(t.Context(), p, identity.LogoutLocal, identity.Client{})
+		},
+		"the user is disabled": func(s *identity.Service, p *identity.Principal) error {
+			inactive := false
+			_, err := s.UpdateUser(t.Context(), nil, p.UserID, identity.Change{Active: &inactive}, identity.Client{})
+			return err
+		},
+		"the user has other roles": func(s *identity.Service, p *identity.Principal) error {
+			_, err := s.UpdateUser(t.Context(), nil, p.UserID, identity.Change{Roles: &[]string{}}, identity.Client{})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			noLeaks(t)
+			e := startBadUpstream(t, "http", false, func(_ int, b *badConn) {
+				b.head()
+				b.say(upgradeAnswer)
+				_, _ = io.Copy(b.Conn, b.in) // an echo
+			})
+			token := e.token("uma", "user")
+			p, err := e.service.Verify([]byte(token), time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			open := func(fields string) *badClient {
+				c := e.dial()
+				c.say(strings.Replace(strings.Replace(upgradeRequest, "/chat", "/public/chat", 1), "Host: h\r\n", "Host: h\r\n"+fields, 1))
+				c.answers("101", "")
+				return c
+			}
+			umas, bobs, nobodys := open("Authorization: Bearer "+token+"\r\n"), open("Authorization: Bearer "+e.token("bob", "user")+"\r\n"), open("")
+			umas.say("ping")
+			umas.hear("ping")
+			if err := end(e.service, p); err != nil {
+				t.Fatal(err)
+			}
+			umas.hearEnd()
+			waitUntil(t, func() bool { return strings.Contains(e.log.String(), errTunnelRevoked.Error()) })
+			for _, c := range []*badClient{bobs, nobodys} {
+				c.say("pong")
+				c.hear("pong")
+			}
+		})
 	}
 }

@@ -198,6 +198,13 @@ func (s *Service) Verify(token []byte, now time.Time) (*Principal, error) {
 	return s.issuers.verify(token, s.tokens, now)
 }
 
+// Revoked reports whether somebody has ended what p's token proved, who is served for
+// longer than a request takes: the session, or what the token says of the user. That
+// the token has expired since is another matter.
+func (s *Service) Revoked(p *Principal) bool {
+	return errors.Is(s.tokens.revocations.Check(p, s.tokens.cfg.Now()), ErrTokenRevoked)
+}
+
 // logoutForeign makes tokens of a foreign user count no more that were issued
 // until now. We do not know them otherwise: their issuer may sign them in again.
 func (s *Service) logoutForeign(ctx context.Context, p *Principal, id string, from *issuer, client Client) error {
