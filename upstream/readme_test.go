@@ -33,7 +33,7 @@ func NewCaller(ctx context.Context, jwks, issuer, audience string) (func(*http.R
 		if err != nil {
 			return nil, err
 		}
-		if _, crit := token.Header["crit"]; crit || token.Header["typ"] != "identity-assertion+jwt" || c.Subject == "" {
+		if _, crit := token.Header["crit"]; crit || token.Header["typ"] != "identity-assertion+jwt" || c.Subject == "" || c.IssuedAt == nil {
 			return nil, errors.New("not an identity assertion")
 		}
 		return c, nil
