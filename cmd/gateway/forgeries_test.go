@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"io"
 	"maps"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -163,17 +164,20 @@ func (f *forger) forgeries(t *testing.T) map[string][]string {
 	return cases
 }
 
-// against runs a verifier over every forgery, and over what is none.
-func (f *forger) against(t *testing.T, cmd *exec.Cmd) {
+// A verifier says "ok" and of whom an assertion is, or "no" and why.
+type verifier func(fields ...string) string
+
+// against asks the verifier of a service about every forgery, and about what is none.
+func (f *forger) against(t *testing.T, start func(audience string) verifier) {
 	t.Helper()
-	ask := f.verifier(t, cmd, "tasks")
+	ask := start("tasks")
 	for name, good := range map[string]string{"a good one": f.good, "the same again": f.good, "one more of this key": f.changed(t, nil, nil, f.byGateway)} {
 		if got := ask(good); got != "ok "+f.subject {
 			t.Errorf("%s: %s", name, got)
 		}
 	}
 	for name, fields := range f.forgeries(t) {
-		if got := ask(fields...); !strings.HasPrefix(got, "no ") {
+		if got := ask(fields...); got != "no" && !strings.HasPrefix(got, "no ") {
 			t.Errorf("%s: %s", name, got)
 		}
 	}
@@ -181,16 +185,19 @@ func (f *forger) against(t *testing.T, cmd *exec.Cmd) {
 	if got := ask(f.good); got != "ok "+f.subject {
 		t.Errorf("a good one after those that are not: %s", got)
 	}
-	if got := f.verifier(t, cmd, "billing")(f.good); !strings.HasPrefix(got, "no ") {
+	if got := start("billing")(f.good); got != "no" && !strings.HasPrefix(got, "no ") {
 		t.Errorf("as another service: %s", got)
 	}
 }
 
-// verifier starts one for a service, and returns how to ask it about header values.
-func (f *forger) verifier(t *testing.T, cmd *exec.Cmd, audience string) func(fields ...string) string {
+// program is a verifier that reads a JSON array of header values a line.
+func (f *forger) program(t *testing.T, cmd *exec.Cmd) func(string) verifier {
+	return func(audience string) verifier { t.Helper(); return f.run(t, *cmd, audience) }
+}
+
+func (f *forger) run(t *testing.T, run exec.Cmd, audience string) verifier {
 	t.Helper()
-	run := *cmd
-	run.Args = append(append([]string{}, cmd.Args...), f.issuer+jwksPath, "http://localhost:8080", audience)
+	run.Args = append(append([]string{}, run.Args...), f.issuer+jwksPath, "http://localhost:8080", audience)
 	in, err := run.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -225,5 +232,35 @@ func (f *forger) verifier(t *testing.T, cmd *exec.Cmd, audience string) func(fie
 			t.Fatal(err)
 		}
 		return strings.TrimSuffix(got, "\n")
+	}
+}
+
+// taskManager is the bundled service, which tells nobody who they are.
+func (f *forger) taskManager(t *testing.T) func(string) verifier {
+	return func(audience string) verifier {
+		t.Helper()
+		addr, log := freeAddr(t), &lockedBuffer{}
+		background(t, os.Environ(), log, "taskmanager", "-listen", addr, "-store", "file:"+filepath.Join(t.TempDir(), "tasks.db"), "-jwks", f.issuer+jwksPath, "-audience", audience)
+		waitFor(t, log, addr)
+		return func(fields ...string) string {
+			t.Helper()
+			r, err := http.NewRequest(http.MethodGet, "http://"+addr+"/tasks", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header["X-Identity-Assertion"] = fields
+			res, err := (&http.Client{Timeout: patience}).Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = res.Body.Close() }()
+			switch res.StatusCode {
+			case http.StatusOK:
+				return "ok " + f.subject
+			case http.StatusUnauthorized:
+				return "no"
+			}
+			return res.Status
+		}
 	}
 }

@@ -136,7 +136,7 @@ func TestVerifiersOfTheUpstreamsReadme(t *testing.T) {
 	t.Run("go", func(t *testing.T) {
 		dir := t.TempDir()
 		write(t, filepath.Join(dir, "main.go"), fmt.Sprintf(goProgram, verifierOf(t, "go")))
-		a.against(t, exec.Command("go", "run", filepath.Join(dir, "main.go")))
+		a.against(t, a.program(t, exec.Command("go", "run", filepath.Join(dir, "main.go"))))
 	})
 	t.Run("node", func(t *testing.T) {
 		need(t, "REQUIRE_NODE", "node", "npm")
@@ -150,7 +150,7 @@ func TestVerifiersOfTheUpstreamsReadme(t *testing.T) {
 			t.Fatalf("npm: %v\n%s", err, out)
 		}
 		write(t, filepath.Join(dir, "main.mjs"), fmt.Sprintf(nodeProgram, verifierOf(t, "js")))
-		a.against(t, exec.Command("node", filepath.Join(dir, "main.mjs")))
+		a.against(t, a.program(t, exec.Command("node", filepath.Join(dir, "main.mjs"))))
 	})
 	t.Run("python", func(t *testing.T) {
 		need(t, "REQUIRE_PYTHON", "python3")
@@ -166,7 +166,7 @@ func TestVerifiersOfTheUpstreamsReadme(t *testing.T) {
 		}
 		dir := t.TempDir()
 		write(t, filepath.Join(dir, "main.py"), fmt.Sprintf(pythonProgram, verifierOf(t, "python")))
-		a.against(t, exec.Command(python, filepath.Join(dir, "main.py")))
+		a.against(t, a.program(t, exec.Command(python, filepath.Join(dir, "main.py"))))
 	})
 	t.Run("java", func(t *testing.T) {
 		path := os.Getenv("JOSE4J")
@@ -179,8 +179,9 @@ func TestVerifiersOfTheUpstreamsReadme(t *testing.T) {
 		if out, err := exec.Command("javac", "-cp", path, "-d", dir, filepath.Join(dir, "Main.java")).CombinedOutput(); err != nil {
 			t.Fatalf("javac: %v\n%s", err, out)
 		}
-		a.against(t, exec.Command("java", "-cp", path+string(os.PathListSeparator)+dir, "Main"))
+		a.against(t, a.program(t, exec.Command("java", "-cp", path+string(os.PathListSeparator)+dir, "Main")))
 	})
+	t.Run("the task manager", func(t *testing.T) { a.against(t, a.taskManager(t)) })
 	for _, language := range []string{"go", "js", "python", "java"} {
 		block := verifierOf(t, language)
 		if _, code, ok := strings.Cut(block, "\n\nfunc "); ok {
