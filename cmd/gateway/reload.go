@@ -213,6 +213,8 @@ func needRestart(a, b *config.Config) []string {
 		{"identity.password", a.Identity.Password == b.Identity.Password},
 		{"identity.revocation", a.Identity.Revocation == b.Identity.Revocation},
 		{"policy.decision_log", a.Policy.DecisionLog == b.Policy.DecisionLog},
+		{"identity.reset", a.Identity.Reset == b.Identity.Reset}, // mails are written beside the requests
+		{"identity.verify", a.Identity.Verify == b.Identity.Verify},
 		{"identity.mail", sameMail(a.Identity.Mail, b.Identity.Mail)},
 	} {
 		if !fixed.same {

@@ -5,9 +5,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"portcullis/config"
 )
 
 // A changed gateway.yaml counts however it was written, and with SIGHUP; half of
@@ -81,6 +85,23 @@ func TestAChangedConfigurationRunsHoweverItIsWritten(t *testing.T) {
 		step.do(n)
 		want := []string{"first", "second"}[n%2]
 		until(t, step.name+" the upstream is the "+want, func() bool { return upstream() == want })
+	}
+}
+
+// What mails are written by is not what a reload replaces: a link to an address that
+// was given up would go on being mailed, and the log would say that all is well.
+func TestWhatMailsAreWrittenByNeedsARestart(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*config.Identity){
+		"identity.reset":  func(id *config.Identity) { id.Reset.Link = "https://id.example/reset?token={token}" },
+		"identity.verify": func(id *config.Identity) { id.Verify.TTL = time.Hour },
+		"identity.mail":   func(id *config.Identity) { id.Mail.From = "id@id.example" },
+	} {
+		var before, after config.Config
+		change(&after.Identity)
+		if got := needRestart(&before, &after); !slices.Equal(got, []string{name}) {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }
 
