@@ -25,11 +25,19 @@ func lowerPriority(p Priority) {
 	for range 2 {
 		for _, thread := range threads() {
 			if p == PriorityLow {
-				_ = unix.Setpriority(unix.PRIO_PROCESS, thread, lowNice) // lowering is allowed to everybody
+				setNice(thread, lowNice)
 			} else if unix.SchedSetAttr(thread, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0) != nil {
-				_ = unix.Setpriority(unix.PRIO_PROCESS, thread, idleNice)
+				setNice(thread, idleNice)
 			}
 		}
+	}
+}
+
+// setNice lowers the priority of a thread, which is allowed to everybody. It raises none,
+// which is allowed to some.
+func setNice(thread, nice int) {
+	if has, err := unix.SchedGetAttr(thread, 0); err != nil || int(has.Nice) < nice {
+		_ = unix.Setpriority(unix.PRIO_PROCESS, thread, nice)
 	}
 }
 
