@@ -102,15 +102,17 @@ func classOf(folded []byte) fieldClass {
 	// Authelia, authentik and the Remote-* family.
 	case "remote-user", "remote-groups", "remote-email", "remote-name", "x-remote-user", "x-remote-group",
 		"x-remote-groups", "x-remote-email", "x-webauth-user", "x-authentik-username", "x-authentik-groups",
-		"x-authentik-email", "x-authentik-name", "x-authentik-uid", "x-authentik-jwt":
+		"x-authentik-email", "x-authentik-name", "x-authentik-uid", "x-authentik-entitlements", "x-authentik-jwt",
+		"x-vouch-user":
 		return classReserved
 	// Kong, Pomerium, identity-aware proxies of the clouds.
 	case "x-consumer-id", "x-consumer-username", "x-consumer-custom-id", "x-consumer-groups",
 		"x-anonymous-consumer", "x-authenticated-userid", "x-authenticated-scope", "x-authenticated-groups",
 		"x-credential-identifier", "x-credential-username", "x-userinfo", "x-pomerium-jwt-assertion",
-		"x-pomerium-claim-email", "x-pomerium-claim-groups", "x-goog-iap-jwt-assertion",
+		"x-pomerium-claim-email", "x-pomerium-claim-groups", "x-pomerium-claim-user", "x-pomerium-claim-name",
+		"teleport-jwt-assertion", "tailscale-user-login", "tailscale-user-name", "x-goog-iap-jwt-assertion",
 		"x-goog-authenticated-user-id", "x-goog-authenticated-user-email", "x-amzn-oidc-data",
-		"x-amzn-oidc-identity", "x-amzn-oidc-accesstoken", "cf-access-jwt-assertion",
+		"x-amzn-oidc-identity", "x-amzn-oidc-accesstoken", "cf-access-jwt-assertion", "cf-access-authenticated-user-email",
 		"x-ms-client-principal", "x-ms-client-principal-id", "x-ms-client-principal-name", "x-ms-client-principal-idp":
 		return classReserved
 	// Where the request came from and what it was.
@@ -120,11 +122,13 @@ func classOf(folded []byte) fieldClass {
 		"x-forwarded-client-cert", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip",
 		"cf-connecting-ip", "fastly-client-ip", "client-ip", "x-original-forwarded-for", "x-envoy-external-address",
 		"x-scheme", "x-url-scheme", "front-end-https", "x-host", "x-ssl-client-cert", "x-ssl-client-verify",
-		"ssl-client-cert", "x-client-cert", "x-client-verify":
+		"ssl-client-cert", "ssl-client-verify", "ssl-client-subject-dn", "ssl-client-issuer-dn", "x-client-cert", "x-client-verify",
+		"x-ssl-client-dn", "x-ssl-client-s-dn", "x-ssl-client-cn", "x-forwarded-tls-client-cert", "x-forwarded-tls-client-cert-info",
+		"x-amzn-mtls-clientcert", "x-amzn-mtls-clientcert-leaf", "x-amzn-mtls-clientcert-subject":
 		return classReserved
-	// Overrides: the policy decided on the real method and path.
+	// Overrides: the policy decided on the real method and path, and for all that answers there.
 	case "x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-original-uri",
-		"x-original-method", "x-original-host", "x-rewrite-url", "x-envoy-original-path", "proxy":
+		"x-original-method", "x-original-host", "x-rewrite-url", "x-envoy-original-path", "x-middleware-subrequest", "proxy":
 		return classReserved
 	}
 	return classEndToEnd

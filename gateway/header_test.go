@@ -30,6 +30,7 @@ func TestEverySpellingOfAReservedNameIsDropped(t *testing.T) {
 	names := []string{fieldUserID, fieldUserName, fieldUserEmail, fieldUserRoles, fieldUserPermissions, fieldUserTenant,
 		fieldSessionID, fieldAssertion, fieldRequestID, fieldForwardedFor, fieldForwardedProto, fieldForwardedHost,
 		fieldTraceparent, fieldGatewayError, "Forwarded", "X-Real-IP", "X-HTTP-Method-Override", "X-Original-URL",
+		"X-Forwarded-Tls-Client-Cert-Info", "SSL-Client-Subject-DN", "Cf-Access-Authenticated-User-Email", "Tailscale-User-Login", "X-Middleware-Subrequest",
 		"X-Auth-Request-User", "Remote-User", "X-Consumer-Username", "X-Forwarded-User", "Authorization",
 		"Connection", "Transfer-Encoding", "Content-Length", "TE", "Trailer", "Expect", "Upgrade", "Keep-Alive", "Proxy-Authorization"}
 	spellings := map[string]func(string) string{
