@@ -13,6 +13,7 @@ type Issuer struct {
 	Name          string            `yaml:"name" format:"name" required:"true" doc:"what it is called here; the ids of its users are NAME:SUB"`
 	Issuer        string            `yaml:"issuer" required:"true" doc:"the iss claim of its tokens, byte by byte"`
 	JWKSURL       string            `yaml:"jwks_url" format:"url" required:"true" doc:"where it publishes its keys (RFC 7517)"`
+	CA            string            `yaml:"ca" format:"file" doc:"certificates to believe at jwks_url, in PEM; \"\" is those of the system"`
 	AllowHTTP     bool              `yaml:"allow_http" default:"false" doc:"whether jwks_url may be http; whoever is on the way can forge tokens then"`
 	Audience      string            `yaml:"audience" required:"true" doc:"what the aud claim must have"`
 	Algorithms    []string          `yaml:"algorithms" enum:"RS256|RS384|RS512|PS256|PS384|PS512|ES256|ES384|ES512|EdDSA" default:"RS256" required:"true" doc:"algorithms of its signatures; never a symmetric one"`

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -57,6 +58,9 @@ func (f *Federation) Trust(cfgs []IssuerConfig) (*Issuers, error) {
 			slices.ContainsFunc(c.Algorithms, func(a string) bool { return strings.HasPrefix(a, "HS") || a == "none" }) {
 			return nil, fmt.Errorf("issuer %q: its configuration is incomplete", c.Name)
 		}
+		if _, ok := c.roots(); !ok {
+			return nil, fmt.Errorf("issuer %q: there is no certificate to believe in PEM", c.Name)
+		}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -65,7 +69,7 @@ func (f *Federation) Trust(cfgs []IssuerConfig) (*Issuers, error) {
 		at := slices.IndexFunc(f.running, func(j *joined) bool { return reflect.DeepEqual(j.IssuerConfig, c) })
 		if at < 0 {
 			var known *issuerKeys
-			if same := slices.IndexFunc(f.running, func(j *joined) bool { return j.Issuer == c.Issuer && j.JWKSURL == c.JWKSURL }); same >= 0 {
+			if same := slices.IndexFunc(f.running, func(j *joined) bool { return j.Issuer == c.Issuer && j.JWKSURL == c.JWKSURL && bytes.Equal(j.CA, c.CA) }); same >= 0 {
 				known = f.running[same].keys.current.Load()
 			}
 			f.running = append(f.running, &joined{issuer: newIssuer(c, startKeySource(c.Name, c, f.pause, known, f.log), f.now)})

@@ -26,6 +26,7 @@ type IssuerConfig struct {
 	Issuer string // the iss claim, byte by byte
 	// JWKSURL is where its keys are (RFC 7517).
 	JWKSURL    string
+	CA         []byte   // certificates to believe there, in PEM; nil: the system's
 	Audience   string   // one of the aud claim
 	Algorithms []string // asymmetric ones of JWS
 

@@ -5,6 +5,8 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -75,6 +77,7 @@ type keySource struct {
 // the keys to begin with, or nil.
 func startKeySource(name string, cfg IssuerConfig, pause time.Duration, known *issuerKeys, log *slog.Logger) *keySource {
 	ctx, stop := context.WithCancel(context.Background())
+	roots, _ := cfg.roots()
 	s := &keySource{
 		url: cfg.JWKSURL, every: cfg.Refresh, pause: min(pause, cfg.Refresh), log: log.With("issuer", name),
 		client: &http.Client{
@@ -82,6 +85,8 @@ func startKeySource(name string, cfg IssuerConfig, pause time.Duration, known *i
 			Transport: &http.Transport{
 				Proxy: http.ProxyFromEnvironment, MaxResponseHeaderBytes: 64 << 10, DisableCompression: true,
 				DisableKeepAlives: true, // a connection kept until the next look would be a stale one
+				TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+				ForceAttemptHTTP2: true, // which a TLS configuration of our own would rule out
 			},
 			// Keys come from the address that was configured and from no other.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -93,6 +98,16 @@ func startKeySource(name string, cfg IssuerConfig, pause time.Duration, known *i
 	}
 	go s.run(ctx)
 	return s
+}
+
+// roots are the certificates to believe; nil is the system's. Those of a CA in which
+// there are none believe nobody.
+func (c *IssuerConfig) roots() (pool *x509.CertPool, ok bool) {
+	if c.CA == nil {
+		return nil, true
+	}
+	pool = x509.NewCertPool()
+	return pool, pool.AppendCertsFromPEM(c.CA)
 }
 
 // ask wants a look soon; it does not wait for it.

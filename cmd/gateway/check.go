@@ -80,6 +80,10 @@ func (s *shared) check(against string) []finding {
 		err = checkReload(rules, against)
 	}
 	add("policy "+cfg.Policy.File, err)
+	if len(cfg.Identity.Issuers) > 0 && rules != nil {
+		_, err = issuerConfigs(cfg, rules)
+		add("issuers", err)
+	}
 	add("keys "+cfg.Identity.Tokens.Keys, checkKeys(cfg))
 	if cfg.TLS.On() {
 		_, err = openCerts(cfg.TLS, slog.New(slog.DiscardHandler), prometheus.NewRegistry())

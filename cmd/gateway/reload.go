@@ -121,6 +121,9 @@ func (r *reloader) files() []string {
 		for _, u := range cfg.Upstreams {
 			files = append(append(files, u.OpenAPI), u.TLS.Files()...)
 		}
+		for _, is := range cfg.Identity.Issuers {
+			files = append(files, is.CA)
+		}
 	}
 	slices.Sort(files)
 	return slices.DeleteFunc(slices.Compact(files), func(f string) bool { return f == "" })

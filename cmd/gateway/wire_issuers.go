@@ -24,18 +24,9 @@ func trusting(service *identity.Service, federation *identity.Federation, cfg *c
 	if len(cfg.Identity.Issuers) == 0 {
 		return service, nil
 	}
-	var all []identity.IssuerConfig
-	for i, is := range cfg.Identity.Issuers {
-		for theirs, ours := range is.Roles {
-			if !slices.Contains(rules.Roles(), ours) {
-				return nil, fmt.Errorf("identity.issuers[%d].roles: %q stands for %q, which is no role of the policy", i, theirs, ours)
-			}
-		}
-		all = append(all, identity.IssuerConfig{
-			Name: is.Name, Issuer: is.Issuer, JWKSURL: is.JWKSURL, Audience: is.Audience, Algorithms: is.Algorithms,
-			RolesClaim: is.RolesClaim, Roles: is.Roles, UsernameClaim: is.UsernameClaim, EmailClaim: is.EmailClaim,
-			Tenant: is.Tenant, ClockSkew: is.ClockSkew, MaxTTL: is.MaxTTL, Refresh: is.Refresh,
-		})
+	all, err := issuerConfigs(cfg, rules)
+	if err != nil {
+		return nil, err
 	}
 	issuers, err := federation.Trust(all)
 	if err != nil {
@@ -45,6 +36,31 @@ func trusting(service *identity.Service, federation *identity.Federation, cfg *c
 	defer cancel()
 	issuers.Await(ctx)
 	return service.Trusting(issuers), nil
+}
+
+// issuerConfigs reads the files that issuers name.
+func issuerConfigs(cfg *config.Config, rules *policy.Policy) ([]identity.IssuerConfig, error) {
+	var all []identity.IssuerConfig
+	for i, is := range cfg.Identity.Issuers {
+		for theirs, ours := range is.Roles {
+			if !slices.Contains(rules.Roles(), ours) {
+				return nil, fmt.Errorf("identity.issuers[%d].roles: %q stands for %q, which is no role of the policy", i, theirs, ours)
+			}
+		}
+		var ca []byte
+		if is.CA != "" {
+			var err error
+			if ca, _, err = readRoots(is.CA); err != nil {
+				return nil, fmt.Errorf("identity.issuers[%d].ca: %w", i, err)
+			}
+		}
+		all = append(all, identity.IssuerConfig{
+			Name: is.Name, Issuer: is.Issuer, JWKSURL: is.JWKSURL, CA: ca, Audience: is.Audience, Algorithms: is.Algorithms,
+			RolesClaim: is.RolesClaim, Roles: is.Roles, UsernameClaim: is.UsernameClaim, EmailClaim: is.EmailClaim,
+			Tenant: is.Tenant, ClockSkew: is.ClockSkew, MaxTTL: is.MaxTTL, Refresh: is.Refresh,
+		})
+	}
+	return all, nil
 }
 
 // issuerAges tells operators of issuers whose keys can no longer be fetched.
