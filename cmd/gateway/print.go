@@ -15,7 +15,11 @@ func (s *shared) print(v any, text func(io.Writer)) error {
 	if s.output != "json" {
 		var b strings.Builder
 		text(&b)
-		_, err := io.WriteString(s.stdout, visible(b.String()))
+		shown := visible(b.String())
+		if s.coloured(s.stdout) {
+			shown = colour(shown)
+		}
+		_, err := io.WriteString(s.stdout, shown)
 		return err
 	}
 	if err := json.MarshalWrite(s.stdout, v, jsontext.WithIndent("  ")); err != nil {
