@@ -259,8 +259,9 @@ func patchMe(ctx context.Context, c *call) error {
 		return err
 	}
 	var in struct {
-		Username *string `json:"username"`
-		Email    *string `json:"email"`
+		Username        *string `json:"username"`
+		Email           *string `json:"email"`
+		CurrentPassword string  `json:"current_password"`
 	}
 	if err := c.decode(&in); err != nil {
 		return err

@@ -241,6 +241,9 @@ func (s *Service) Me(ctx context.Context, p *Principal) (User, error) {
 type Profile struct {
 	Username *string
 	Email    *string // counts once it was confirmed from the new address
+	// CurrentPassword is needed for another address: with it comes the password, by a
+	// link, and whoever has stolen an access token has not stolen that.
+	CurrentPassword string
 }
 
 // UpdateMe changes the caller's own account. A new name ends the access tokens
@@ -263,6 +266,14 @@ func (s *Service) UpdateMe(ctx context.Context, p *Principal, in Profile, client
 	}
 	if err := fieldErrors(nameErr, emailErr); err != nil {
 		return User{}, err
+	}
+	if in.Email != nil && address.key != u.EmailKey {
+		if in.CurrentPassword == "" {
+			return User{}, badField("current_password", "is required with another address")
+		}
+		if err := s.provePassword(ctx, p, u, in.CurrentPassword, client); err != nil {
+			return User{}, err
+		}
 	}
 	details := map[string]string{}
 	confirm := in.Email != nil && (address.key != u.EmailKey || !u.EmailVerified)
@@ -311,8 +322,29 @@ func (s *Service) ChangePassword(ctx context.Context, p *Principal, current, nex
 	if err != nil {
 		return fmt.Errorf("reading the user: %w", err)
 	}
-	// The same counters as a login: a stolen access token must not be a way to
-	// guess the password it does not know.
+	if err := s.provePassword(ctx, p, u, current, client); err != nil {
+		return err
+	}
+	// A reset meanwhile has had its reason: the password that was current then
+	// must not undo it.
+	still := func(now User) error {
+		if now.PasswordHash != u.PasswordHash {
+			return errNotCurrent()
+		}
+		return nil
+	}
+	if err := s.setPassword(ctx, u, still, "new_password", next, p.SessionID); err != nil {
+		return err
+	}
+	s.audit(ctx, client, AuditRecord{Event: EventPasswordChanged, UserID: u.ID, ActorID: u.ID, Tenant: u.Tenant, SessionID: p.SessionID})
+	return nil
+}
+
+func errNotCurrent() error { return badField("current_password", "is not the current password") }
+
+// provePassword wants the password of somebody who is signed in. The same counters as a
+// login: a stolen access token must not be a way to guess the password it does not know.
+func (s *Service) provePassword(ctx context.Context, p *Principal, u User, current string, client Client) error {
 	at := s.now()
 	limits, err := s.loginLimits(ctx, at, u.UsernameKey, client)
 	if err != nil {
@@ -325,27 +357,11 @@ func (s *Service) ChangePassword(ctx context.Context, p *Principal, current, nex
 	if err != nil {
 		return err
 	}
-	wrong := badField("current_password", "is not the current password")
 	if !ok {
 		s.audit(ctx, client, AuditRecord{Event: EventLoginFailed, UserID: u.ID, ActorID: u.ID, Tenant: u.Tenant, SessionID: p.SessionID, Details: map[string]string{"reason": "current password"}})
-		return wrong
+		return errNotCurrent()
 	}
-	if err := s.succeeded(ctx, at, limits); err != nil {
-		return err
-	}
-	// A reset meanwhile has had its reason: the password that was current then
-	// must not undo it.
-	still := func(now User) error {
-		if now.PasswordHash != u.PasswordHash {
-			return wrong
-		}
-		return nil
-	}
-	if err := s.setPassword(ctx, u, still, "new_password", next, p.SessionID); err != nil {
-		return err
-	}
-	s.audit(ctx, client, AuditRecord{Event: EventPasswordChanged, UserID: u.ID, ActorID: u.ID, Tenant: u.Tenant, SessionID: p.SessionID})
-	return nil
+	return s.succeeded(ctx, at, limits)
 }
 
 // checkPassword says what is wrong with a password that u wants to have.

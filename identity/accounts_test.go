@@ -365,7 +365,7 @@ func TestChangePasswordLosesToAReset(t *testing.T) {
 
 func TestUpdateMe(t *testing.T) {
 	name := func(s string) identity.Profile { return identity.Profile{Username: &s} }
-	address := func(s string) identity.Profile { return identity.Profile{Email: &s} }
+	address := func(s string) identity.Profile { return identity.Profile{Email: &s, CurrentPassword: password} }
 
 	t.Run("a new name ends the tokens that say the old one", func(t *testing.T) {
 		w := newWorld(t)
@@ -425,13 +425,42 @@ func TestUpdateMe(t *testing.T) {
 		}
 		w.want(w.VerifyEmail(w.ctx, token, here), identity.ErrTokenUsed)
 	})
+	t.Run("another address takes the password", func(t *testing.T) {
+		w := newWorld(t)
+		u := w.user("ana")
+		w.mail()
+		me := w.as("ana")
+		n, evil := "anna", "evil@example.net"
+		for _, guess := range []string{"", another} {
+			if _, err := w.UpdateMe(w.ctx, me, identity.Profile{Username: &n, Email: &evil, CurrentPassword: guess}, here); !slices.Equal(fields(err), []string{"current_password"}) {
+				t.Errorf("%q: %v", guess, err)
+			}
+		}
+		if s := w.stored(u.ID); s.Version != u.Version || len(w.mail()) > 0 {
+			t.Errorf("something was done: %+v", s)
+		}
+		// The address that is there already can be confirmed without.
+		_, err := w.UpdateMe(w.ctx, me, identity.Profile{Email: ptr("ANA@example.com")}, here)
+		w.must(err)
+		if got := mailsTo(w.mail()); len(got) != 1 {
+			t.Errorf("mailed %v", got)
+		}
+		// Guesses count as those of a login do.
+		var throttled *identity.ThrottledError
+		for range w.cfg.LoginLimit.Attempts {
+			_, err = w.UpdateMe(w.ctx, me, identity.Profile{Email: &evil, CurrentPassword: another}, here)
+		}
+		if !errors.As(err, &throttled) {
+			t.Errorf("guesses are not limited: %v", err)
+		}
+	})
 	t.Run("nothing changes when one part is wrong or throttled", func(t *testing.T) {
 		w := newWorld(t)
 		w.user("ana")
 		w.mail()
 		me := w.as("ana")
 		n, bad, good := "anna", "nobody", "x@example.com"
-		if _, err := w.UpdateMe(w.ctx, me, identity.Profile{Username: &n, Email: &bad}, here); !slices.Equal(fields(err), []string{"email"}) {
+		if _, err := w.UpdateMe(w.ctx, me, identity.Profile{Username: &n, Email: &bad, CurrentPassword: password}, here); !slices.Equal(fields(err), []string{"email"}) {
 			t.Error(err)
 		}
 		for range identity.MailsPerAddressee {
@@ -439,7 +468,7 @@ func TestUpdateMe(t *testing.T) {
 			w.must(err)
 		}
 		var throttled *identity.ThrottledError
-		if _, err := w.UpdateMe(w.ctx, me, identity.Profile{Username: &n, Email: &good}, here); !errors.As(err, &throttled) {
+		if _, err := w.UpdateMe(w.ctx, me, identity.Profile{Username: &n, Email: &good, CurrentPassword: password}, here); !errors.As(err, &throttled) {
 			t.Error(err)
 		}
 		if u, err := w.Me(w.ctx, me); err != nil || u.Username != "ana" {
@@ -494,7 +523,7 @@ func TestAddressChangeDoesNotSurviveTheOwner(t *testing.T) {
 			w := newWorld(t)
 			u := w.user("ana")
 			w.mail()
-			_, err := w.UpdateMe(w.ctx, w.as("ana"), identity.Profile{Email: &evil}, here)
+			_, err := w.UpdateMe(w.ctx, w.as("ana"), identity.Profile{Email: &evil, CurrentPassword: password}, here)
 			w.must(err)
 			token := tokenFor(w.mail(), evil)
 			if token == "" {
@@ -510,7 +539,7 @@ func TestAddressChangeDoesNotSurviveTheOwner(t *testing.T) {
 			w := newWorld(t)
 			u := w.user("ana")
 			w.mail()
-			_, err := w.UpdateMe(w.ctx, w.as("ana"), identity.Profile{Email: &evil}, here)
+			_, err := w.UpdateMe(w.ctx, w.as("ana"), identity.Profile{Email: &evil, CurrentPassword: password}, here)
 			w.must(err)
 			w.mails.failWith(errors.New("no connection"))
 			w.mail()
@@ -529,7 +558,7 @@ func TestAddressChangeDoesNotSurviveTheOwner(t *testing.T) {
 		u := w.user("ana")
 		w.mail()
 		reset := w.forgot(u.Email)
-		_, err := w.UpdateMe(w.ctx, w.as("ana"), identity.Profile{Email: &evil}, here)
+		_, err := w.UpdateMe(w.ctx, w.as("ana"), identity.Profile{Email: &evil, CurrentPassword: password}, here)
 		w.must(err)
 		w.store.once("PutToken", false, func() { w.must(w.Reset(w.ctx, reset, another, here)) })
 		if token := tokenFor(w.mail(), evil); token != "" {

@@ -273,7 +273,7 @@ func interruptedVerifyEmail(w *world, i int) interruptible {
 	u, name := w.numbered(i)
 	w.mail()
 	wanted := fmt.Sprintf("wanted-%d@example.com", i)
-	_, err := w.UpdateMe(w.ctx, w.as(name), identity.Profile{Email: &wanted}, identity.Client{IP: from(i).IP})
+	_, err := w.UpdateMe(w.ctx, w.as(name), identity.Profile{Email: &wanted, CurrentPassword: password}, identity.Client{IP: from(i).IP})
 	w.must(err)
 	token := w.token()
 	return interruptible{

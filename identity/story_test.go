@@ -51,7 +51,7 @@ func TestNoSecretIsLogged(t *testing.T) {
 	_ = w.ChangePassword(w.ctx, me, "wrong password", another, here)
 	w.must(w.ChangePassword(w.ctx, me, password, another, here))
 	secret(w.stored(u.ID).PasswordHash)
-	_, err = w.UpdateMe(w.ctx, me, identity.Profile{Email: ptr("new@example.com")}, here)
+	_, err = w.UpdateMe(w.ctx, me, identity.Profile{Email: ptr("new@example.com"), CurrentPassword: another}, here)
 	w.must(err)
 	w.mails.failWith(os.ErrDeadlineExceeded)
 	w.mail()
