@@ -54,3 +54,18 @@ func TestThePolicyDecidesOnTheDestination(t *testing.T) {
 		}
 	}
 }
+
+// A proxy that asks passes the field on, and with it a way to where its client may not.
+func TestAProxyIsToldAboutTheDestination(t *testing.T) {
+	e := startGateway(t, askedBy("nginx"))
+	user := "Authorization: Bearer " + e.token("uma", "user")
+	for destination, status := range map[string]int{
+		"/tasks/2": 200, "http://the.proxys.own/tasks/2": 200, // nginx tells its own Host, unless it is told otherwise
+		"/admin/x": 403, "http://gateway.test/tasks/secret": 403, "/tasks/../admin/x": 400,
+	} {
+		res, body := e.send(get("/auth/forward", user, "X-Original-Method: MOVE", "X-Original-URI: /tasks/1", "Destination: "+destination))
+		if res.StatusCode != status {
+			t.Errorf("%s: %d, want %d\n%s", destination, res.StatusCode, status, body)
+		}
+	}
+}
