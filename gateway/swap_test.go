@@ -30,13 +30,15 @@ const (
 // was decided, by which rule of which revision, and what the upstream is told, in
 // the fields and in the assertion, all say the same.
 func TestEveryAnswerDuringSwapsIsOfOnePolicy(t *testing.T) {
-	const swaps, clients, pipelined = 200, 8, 16
-	requests := 1_000_000
+	// What tells something are the requests that are under way at a swap.
+	const clients, pipelined = 8, 16
+	swaps := 500
 	if testing.Short() {
-		requests = 20_000
+		swaps = 50
 	} else if raceEnabled {
-		requests = 100_000
+		swaps = 250
 	}
+	requests := swaps * 4 * clients * pipelined
 	e := startGateway(t, func(c *StateConfig) {
 		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} // whose request ids are kept
 		c.Upstreams = []UpstreamConfig{{Name: "echo", Targets: []*url.URL{{Scheme: "http", Host: startEcho(t)}}}}
