@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"portcullis/identity"
 )
 
 // What forward fails with; the causes are wrapped.
@@ -19,6 +21,7 @@ var (
 	errBodyTimeout       = errors.New("request body does not arrive")        // 408, and close
 	errBadBody           = errors.New("request body is malformed")           // 400, and close
 	errClientGone        = errors.New("client has left")                     // nobody is there to answer
+	errRevoked           = errors.New("the caller's token was revoked")      // in the middle of an answer, or of a tunnel
 )
 
 // routeTimeouts bounds the waits of an exchange. A zero field is the default.
@@ -76,11 +79,22 @@ type outbound struct {
 	maxBody              int64     // bytes; 0 means no limit
 	start                time.Time // when the request began; zero: now
 
+	// caller is whom the answer is for, if that is known. What has no end of its own, a
+	// tunnel or an answer without a length, ends when accounts says that what proved
+	// them is revoked: there is no next request to be refused.
+	caller   *identity.Principal
+	accounts *identity.Service
+
 	// done, if set, is called once, when a connection that was upgraded
 	// (exchange.upgraded) has ended. Any other exchange is over when forward
 	// returns.
 	done func(bytesIn, bytesOut int64, err error)
 }
+
+// revocationLook is how often it is asked whether the caller may still have what has no end.
+const revocationLook = time.Second
+
+func (o *outbound) revoked() bool { return o.caller != nil && o.accounts.Revoked(o.caller) }
 
 // exchange tells what came of a request, for the record of it.
 type exchange struct {

@@ -8,7 +8,7 @@ func (g *Gateway) forward(st *State, r *request, route *route) error {
 	*out = outbound{
 		method: r.method, target: r.target, host: r.host,
 		timeout: route.timeout, maxBody: route.MaxBody, edit: route.answerEdit,
-		answerHeader: r.answerHeader(), start: e.start,
+		answerHeader: r.answerHeader(), start: e.start, caller: r.principal, accounts: st.identity,
 	}
 	if route.rewriting != nil {
 		out.target = route.rewriting.target(r.target)
@@ -42,9 +42,6 @@ func (g *Gateway) forward(st *State, r *request, route *route) error {
 	r.forwarded = x.answered || x.upgraded || err == nil
 	switch {
 	case x.upgraded: // recorded when it ends
-		if p := r.principal; p != nil {
-			r.conn.tunnel.revoked = func() bool { return st.identity.Revoked(p) } // it runs when we have returned
-		}
 	case r.forwarded:
 		e.cause = err // too late to tell the client anything else
 		g.recorder.record(e)

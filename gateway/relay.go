@@ -112,6 +112,7 @@ func (f *flight) relayRest(body *answerBody) error {
 		_ = f.conn.arm(f.headAt.Add(f.timeout.idle)) // fails only if closed, which the next read says
 	}
 	fast := body.kind == bodyLength && body.left > int64(len(f.in))
+	looked := f.headAt
 	for {
 		if f.r, f.w = 0, 0; fast {
 			f.useLarge()
@@ -119,6 +120,9 @@ func (f *flight) relayRest(body *answerBody) error {
 		piece, done, err := f.nextPiece(body)
 		if err != nil {
 			return err
+		}
+		if body.kind != bodyLength && f.revoked(&looked) {
+			return errRevoked
 		}
 		if err := f.reach(piece); err != nil {
 			return err
@@ -129,6 +133,16 @@ func (f *flight) relayRest(body *answerBody) error {
 		}
 		fast = f.w == len(f.in)
 	}
+}
+
+// revoked reports whether the caller's token is, unless it was asked a moment ago.
+func (f *flight) revoked(looked *time.Time) bool {
+	now := time.Now()
+	if now.Sub(*looked) < revocationLook {
+		return false
+	}
+	*looked = now
+	return f.out.revoked()
 }
 
 // nextPiece receives what comes next of the body.

@@ -11,18 +11,10 @@ import (
 	"time"
 )
 
-const (
-	tunnelBuffer = 8 << 10
-	// tunnelLook is how often it is asked whether the caller may still have a tunnel.
-	tunnelLook = time.Second
-)
+const tunnelBuffer = 8 << 10
 
-// errTunnelClosed is why a tunnel ended that a drain has cut, errTunnelRevoked why one did
-// whose caller's token was revoked.
-var (
-	errTunnelClosed  = errors.New("the gateway closed the connection")
-	errTunnelRevoked = errors.New("the caller's token was revoked")
-)
+// errTunnelClosed is why a tunnel ended that a drain has cut.
+var errTunnelClosed = errors.New("the gateway closed the connection")
 
 // tunnel is an upgraded connection: bytes in both directions, each of which ends
 // by itself.
@@ -58,6 +50,9 @@ func upgradable(protocols []byte) bool {
 // carry makes a tunnel of the two connections.
 func (f *flight) carry() *tunnel {
 	t := &tunnel{upstream: f.conn, client: f.client, idle: f.timeout.idle, begun: f.exchange.bytesOut, done: f.out.done}
+	if caller, accounts := f.out.caller, f.out.accounts; caller != nil {
+		t.revoked = func() bool { return accounts.Revoked(caller) }
+	}
 	f.client.carry(t)
 	f.client.framing.stage = framingOpaque
 	return t
@@ -68,7 +63,7 @@ func (f *flight) carry() *tunnel {
 func (t *tunnel) run(client net.Conn) {
 	if t.revoked != nil {
 		t.mu.Lock()
-		t.look = time.AfterFunc(tunnelLook, t.askRevoked)
+		t.look = time.AfterFunc(revocationLook, t.askRevoked)
 		t.mu.Unlock()
 	}
 	bytesIn, bytesOut, err := t.copyBoth(client)
@@ -82,13 +77,13 @@ func (t *tunnel) run(client net.Conn) {
 // next request to be refused.
 func (t *tunnel) askRevoked() {
 	if t.revoked() {
-		t.cut(errTunnelRevoked)
+		t.cut(errRevoked)
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.ended {
-		t.look.Reset(tunnelLook)
+		t.look.Reset(revocationLook)
 	}
 }
 

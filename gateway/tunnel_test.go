@@ -1,8 +1,11 @@
 package gateway
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -303,11 +306,61 @@ func TestATunnelEndsWithWhatProvedItsCaller(t *testing.T) {
 				t.Fatal(err)
 			}
 			umas.hearEnd()
-			waitUntil(t, func() bool { return strings.Contains(e.log.String(), errTunnelRevoked.Error()) })
+			waitUntil(t, func() bool { return strings.Contains(e.log.String(), errRevoked.Error()) })
 			for _, c := range []*badClient{bobs, nobodys} {
 				c.say("pong")
 				c.hear("pong")
 			}
 		})
+	}
+}
+
+// So is an answer that has no end, and not one that has.
+func TestAStreamEndsWithWhatProvedItsCaller(t *testing.T) {
+	noLeaks(t)
+	goOn := make(chan struct{})
+	e := startBadUpstream(t, "http", false, func(_ int, b *badConn) {
+		if strings.Contains(b.head(), "/file") {
+			b.say("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabc")
+			<-goOn
+			b.say("def")
+			return
+		}
+		b.say("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+		for {
+			if _, err := io.WriteString(b.Conn, "1\r\n.\r\n"); err != nil {
+				return
+			}
+			time.Sleep(revocationLook / 20)
+		}
+	})
+	token := e.token("uma", "user")
+	p, err := e.service.Verify([]byte(token), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func(path, token string) *bufio.Reader {
+		c := e.dial()
+		c.say("GET /public/" + path + " HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer " + token + "\r\n\r\n")
+		res, err := http.ReadResponse(c.in, nil)
+		if err != nil || res.StatusCode != 200 {
+			t.Fatal(res, err)
+		}
+		return bufio.NewReader(res.Body)
+	}
+	umas, bobs, file := open("events", token), open("events", e.token("bob", "user")), open("file", token)
+	if err := e.service.Logout(t.Context(), p, identity.LogoutLocal, identity.Client{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, umas); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("the stream ended as if it was whole: %v", err)
+	}
+	waitUntil(t, func() bool { return strings.Contains(e.log.String(), errRevoked.Error()) })
+	close(goOn)
+	if got, err := io.ReadAll(file); string(got) != "abcdef" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := io.ReadFull(bobs, make([]byte, 30)); err != nil {
+		t.Errorf("somebody else's stream: %v", err)
 	}
 }
