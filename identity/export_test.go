@@ -30,6 +30,9 @@ func (h *Hasher) Occupy() {
 	}
 }
 
+// Patience is patience, for tests from outside.
+const Patience = patience
+
 // What tests of the outbox and of throttling count with.
 const (
 	JobLease             = jobLease

@@ -191,7 +191,7 @@ func TestSMTPServerThatStalls(t *testing.T) {
 	if err := smtpMailer(t, s, identity.SMTPConfig{TLS: "none"}).Send(ctx, resetMail()); err == nil {
 		t.Error("no error")
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 10*time.Second { // the library alone would give up after 15
 		t.Errorf("took %v", took)
 	}
 }

@@ -276,7 +276,7 @@ func TestPoolIsBounded(t *testing.T) {
 			}
 		})
 	}
-	for deadline := time.Now().Add(5 * time.Second); h.waiting.Load() < 5; {
+	for deadline := time.Now().Add(patience); h.waiting.Load() < 5; {
 		if time.Now().After(deadline) {
 			t.Fatal("the queue does not fill")
 		}

@@ -328,7 +328,7 @@ func testUnavailable(t *testing.T, ctx context.Context, s Store, tk Task) {
 		if err := call(); !errors.Is(err, ErrUnavailable) {
 			t.Errorf("%s: %v, want ErrUnavailable", name, err)
 		}
-		if took := time.Since(start); took > storeTimeout+time.Second {
+		if took := time.Since(start); took > 5*storeTimeout {
 			t.Errorf("%s took %v", name, took)
 		}
 	}
@@ -429,7 +429,7 @@ func TestBoltFile(t *testing.T) {
 		if _, err := OpenBolt(s.db.Path()); err == nil || !strings.Contains(err.Error(), "another process") {
 			t.Errorf("got %v, want that another process has it open", err)
 		}
-		if took := time.Since(start); took > 3*time.Second {
+		if took := time.Since(start); took > 20*time.Second {
 			t.Errorf("took %v", took)
 		}
 	})
@@ -514,7 +514,7 @@ func TestOpenMongo(t *testing.T) {
 		if _, err := OpenMongo(t.Context(), "mongodb://127.0.0.1:1/x"); err == nil {
 			t.Error("opened")
 		}
-		if took := time.Since(start); took > 5*time.Second {
+		if took := time.Since(start); took > 20*time.Second {
 			t.Errorf("took %v", took)
 		}
 	})
@@ -547,7 +547,7 @@ func TestMongoThatGoesAway(t *testing.T) {
 				if strings.Contains(string(got.body), "127.0.0.1") {
 					t.Errorf("the answer holds the driver's text: %s", got.body)
 				}
-				if got.took > storeTimeout+time.Second {
+				if got.took > 5*storeTimeout {
 					t.Errorf("took %v", got.took)
 				}
 			}
