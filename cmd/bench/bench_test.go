@@ -96,9 +96,13 @@ func serveHTTP(t *testing.T, h http.HandlerFunc) string {
 }
 
 func TestARefusalIsNoResult(t *testing.T) {
-	served := 0
-	addr := serveHTTP(t, func(w http.ResponseWriter, _ *http.Request) {
-		if served++; served > 100 {
+	// Once the first second, of warming up, is over. The refusal ends what is left.
+	const duration, refusing = 4 * time.Second, 1200 * time.Millisecond
+	var first time.Time
+	addr := serveHTTP(t, func(w http.ResponseWriter, _ *http.Request) { // one connection: one after the other
+		if first.IsZero() {
+			first = time.Now()
+		} else if time.Since(first) > refusing {
 			w.WriteHeader(http.StatusUnauthorized)
 		}
 	})
@@ -108,7 +112,7 @@ func TestARefusalIsNoResult(t *testing.T) {
 	}
 	defer p.stop()
 	var said bytes.Buffer
-	b := &bench{ctx: t.Context(), duration: 100 * time.Millisecond, progress: &said, result: &Result{}}
+	b := &bench{ctx: t.Context(), duration: duration, progress: &said, result: &Result{}}
 	row := b.row(&benchCase{name: "x"}, "y")
 	if err := b.saturate(&running{process: p, addr: addr}, row, [][]byte{[]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n")}, 1); err != nil {
 		t.Fatal(err)
