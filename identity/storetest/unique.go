@@ -6,21 +6,26 @@ import (
 	"portcullis/identity"
 )
 
-// unique lists what no two users may have in common.
-var unique = []struct {
+// shared is something that no two users may have in common.
+type shared struct {
 	name  string
 	share func(to *identity.User, from identity.User)
 	taken error
-}{
-	{"username key", func(to *identity.User, from identity.User) { to.UsernameKey = from.UsernameKey }, identity.ErrUsernameTaken},
-	{"username skeleton", func(to *identity.User, from identity.User) { to.UsernameSkeleton = from.UsernameSkeleton }, identity.ErrUsernameTaken},
-	{"e-mail key", func(to *identity.User, from identity.User) { to.EmailKey = from.EmailKey }, identity.ErrEmailTaken},
+}
+
+// unique lists all there is of that.
+func unique() []shared {
+	return []shared{
+		{"username key", func(to *identity.User, from identity.User) { to.UsernameKey = from.UsernameKey }, identity.ErrUsernameTaken},
+		{"username skeleton", func(to *identity.User, from identity.User) { to.UsernameSkeleton = from.UsernameSkeleton }, identity.ErrUsernameTaken},
+		{"e-mail key", func(to *identity.User, from identity.User) { to.EmailKey = from.EmailKey }, identity.ErrEmailTaken},
+	}
 }
 
 func testUniqueUsers(t *testing.T, s identity.Store) {
 	ctx := t.Context()
 
-	for _, u := range unique {
+	for _, u := range unique() {
 		t.Run("a user with the "+u.name+" of another is refused, and nothing of it is stored", func(t *testing.T) {
 			first := createUser(t, s, newUser(""))
 			second := newUser("other tenant")
@@ -35,7 +40,7 @@ func testUniqueUsers(t *testing.T, s identity.Store) {
 			// Whatever the refused user had for itself is free.
 			third := newUser("")
 			third.ID, third.Email = second.ID, second.Email
-			for _, other := range unique {
+			for _, other := range unique() {
 				if other.name != u.name {
 					other.share(&third, second)
 				}

@@ -95,7 +95,7 @@ func testUpdateUser(t *testing.T, s identity.Store) {
 		}
 	})
 
-	for _, shared := range unique {
+	for _, shared := range unique() {
 		t.Run("the "+shared.name+" of another is refused, and changes nothing", func(t *testing.T) {
 			first, second := createUser(t, s, newUser("")), createUser(t, s, newUser(""))
 			changed := newUser("")
