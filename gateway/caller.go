@@ -52,8 +52,10 @@ func (g *Gateway) decide(st *State, r *request, route string) error {
 		caller = policy.Caller{Authenticated: true, Roles: r.principal.Roles}
 	}
 	allowed := g.allows(st, r, route, caller)
+	var cause error
 	if allowed && r.hasDestination() {
 		var err error
+		cause = errDestinationDenied
 		if allowed, err = g.askDestination(st, r, caller); err != nil {
 			return err
 		}
@@ -62,9 +64,9 @@ func (g *Gateway) decide(st *State, r *request, route string) error {
 	case allowed:
 		return nil
 	case r.principal == nil:
-		return refuse(codeUnauthenticated, nil)
+		return refuse(codeUnauthenticated, cause)
 	}
-	return refuse(codeForbidden, nil)
+	return refuse(codeForbidden, cause)
 }
 
 // allows asks the policy about the request's path, and tells everybody who listens.

@@ -10,6 +10,9 @@ import (
 // errDestination means that nobody can tell what a Destination is about.
 var errDestination = errors.New("destination: is there twice, or leads to another service, or to one with other paths")
 
+// errDestinationDenied tells the log which of two paths it was.
+var errDestinationDenied = errors.New("destination: the policy does not allow it")
+
 // hasDestination reports whether the request has a second path: COPY and MOVE write to
 // their Destination (RFC 4918 §10.3), which would otherwise be a way to where the caller
 // may not.

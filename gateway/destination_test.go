@@ -13,7 +13,7 @@ func TestThePolicyDecidesOnTheDestination(t *testing.T) {
 			RouteConfig{Path: "/tasks/other", Upstream: "other"}, RouteConfig{Path: "/public/cut", Upstream: "up", Rewrite: "/"})
 	})
 	user := "Authorization: Bearer " + e.token("uma", "user")
-	for name, tc := range map[string]struct {
+	cases := map[string]struct {
 		method, path string
 		fields       []string
 		status       int
@@ -43,7 +43,8 @@ func TestThePolicyDecidesOnTheDestination(t *testing.T) {
 		"of a service with other paths":  {"MOVE", "/public/cut/x", []string{user, "Destination: /public/cut/y"}, 400},
 		"into where paths are others":    {"MOVE", "/public/x", []string{user, "Destination: /public/cut/y"}, 400},
 		"where the request itself leads": {"MOVE", "/tasks/secret", []string{user, "Destination: /tasks/2"}, 403},
-	} {
+	}
+	for name, tc := range cases {
 		before := len(e.requests())
 		res, body := e.send(strings.Replace(get(tc.path, tc.fields...), "GET", tc.method, 1))
 		if res.StatusCode != tc.status {
@@ -52,6 +53,11 @@ func TestThePolicyDecidesOnTheDestination(t *testing.T) {
 		if forwarded := len(e.requests()) > before; forwarded != (tc.status == 200) {
 			t.Errorf("%s: forwarded %v", name, forwarded)
 		}
+	}
+	// The record has the request's path only: which of the two was refused, the cause says.
+	waitUntil(t, func() bool { return strings.Count(e.log.String(), "msg=request") == len(cases) })
+	if n := strings.Count(e.log.String(), `cause="`+errDestinationDenied.Error()+`"`); n != 4 {
+		t.Errorf("of 4 refused destinations, %d are told of in\n%s", n, e.log)
 	}
 }
 
