@@ -14,7 +14,7 @@ type Issuer struct {
 	Issuer        string            `yaml:"issuer" required:"true" doc:"the iss claim of its tokens, byte by byte"`
 	JWKSURL       string            `yaml:"jwks_url" format:"url" required:"true" doc:"where it publishes its keys (RFC 7517)"`
 	CA            string            `yaml:"ca" format:"file" doc:"certificates to believe at jwks_url, in PEM; \"\" is those of the system"`
-	AllowHTTP     bool              `yaml:"allow_http" default:"false" doc:"whether jwks_url may be http; whoever is on the way can forge tokens then"`
+	AllowHTTP     bool              `yaml:"allow_http" default:"false" doc:"whether jwks_url may be http where it leads to another machine; whoever is on the way can forge tokens then"`
 	Audience      string            `yaml:"audience" required:"true" doc:"what the aud claim must have"`
 	Algorithms    []string          `yaml:"algorithms" enum:"RS256|RS384|RS512|PS256|PS384|PS512|ES256|ES384|ES512|EdDSA" default:"RS256" required:"true" doc:"algorithms of its signatures; never a symmetric one"`
 	RolesClaim    string            `yaml:"roles_claim" default:"roles" doc:"claim with the roles, a list or one text with spaces; a JSON Pointer (RFC 6901) if nested: /realm_access/roles"`
@@ -40,6 +40,9 @@ func checkIssuers(id *Identity, wrong complain) {
 		names[is.Name], issuers[is.Issuer] = true, true
 		if u, err := url.Parse(is.JWKSURL); err == nil && u.Scheme == "http" && !is.AllowHTTP && !loopback(u.Hostname()) {
 			wrong(at+".jwks_url", "must be https, unless allow_http says otherwise: whoever is on the way could forge tokens", at+".allow_http")
+		}
+		if u, err := url.Parse(is.JWKSURL); err == nil && u.Scheme == "http" && is.CA != "" {
+			wrong(at+".jwks_url", "is not https, and there is a ca for it", at+".ca")
 		}
 		if strings.ContainsFunc(is.Tenant, func(r rune) bool { return r <= ' ' || r > '~' }) {
 			wrong(at+".tenant", "must be visible ASCII characters")
