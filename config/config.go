@@ -136,7 +136,7 @@ type Reset struct {
 // Verify is the proof that an e-mail address belongs to its user.
 type Verify struct {
 	TTL  time.Duration `yaml:"ttl" default:"24h" min:"1m" max:"30d" doc:"how long a link to verify an address works"`
-	Link string        `yaml:"link" format:"link" doc:"the link that is mailed; {token} stands for the token; \"\" mails none"`
+	Link string        `yaml:"link" format:"link" doc:"the link that is mailed; {token} stands for the token; \"\" mails none, and users cannot change their address"`
 }
 
 // Audit is the record of what happened to accounts.

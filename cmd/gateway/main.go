@@ -79,6 +79,7 @@ func newRoot(env environment) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "gateway",
 		Short: "A reverse proxy that knows who is calling and what they may do",
+		Long:  "A reverse proxy that knows who is calling and what they may do.\n\nResults have colours on a terminal, unless NO_COLOR is set.",
 		Example: `  gateway serve -c gateway.yaml
   gateway check
   gateway user create ana --email ana@example.com --role admin
