@@ -179,13 +179,16 @@ func (f *flight) depart() {
 
 // tick is called when the read deadline of the upstream's connection fires. Such
 // deadlines are set rarely, and mean nothing by themselves: how long the
-// exchange may still wait is decided here, and whether it is time to watch the
-// client.
+// exchange may still wait is decided here, whether it is time to watch the client,
+// and whether that may still have an answer without an end.
 func (f *flight) tick() error {
 	now := time.Now()
 	if f.moved {
 		f.moved = false
 		f.movedAt = now
+	}
+	if f.endless && f.out.revoked() {
+		return errRevoked
 	}
 	uploading := f.upload.active()
 	var limit, next time.Time // when to give up, and when to look again
@@ -216,10 +219,10 @@ func (f *flight) tick() error {
 			next = watch
 		}
 	}
-	if !limit.IsZero() && limit.Before(next) {
-		next = limit
+	if f.endless { // whether anything comes or not: what is revoked is not remembered for ever
+		next = earlier(next, now.Add(revocationLook))
 	}
-	return f.conn.arm(next)
+	return f.conn.arm(earlier(next, limit))
 }
 
 func (f *flight) clientLeft() { f.abort(errClientGone) }

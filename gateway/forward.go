@@ -151,6 +151,7 @@ type flight struct {
 	moved     bool
 	watching  bool
 	expecting bool // the upstream was asked whether it wants the body
+	endless   bool // the answer has no length, and is for a caller: see outbound
 	retried   bool
 
 	mu    sync.Mutex

@@ -108,11 +108,14 @@ func (f *flight) relay() error {
 
 // relayRest sends what comes of the body, piece by piece.
 func (f *flight) relayRest(body *answerBody) error {
-	if f.conn.armed.After(f.headAt.Add(f.timeout.idle)) {
-		_ = f.conn.arm(f.headAt.Add(f.timeout.idle)) // fails only if closed, which the next read says
+	first := f.headAt.Add(f.timeout.idle)
+	if f.endless = body.kind != bodyLength && f.out.caller != nil; f.endless {
+		first = earlier(first, f.headAt.Add(revocationLook))
+	}
+	if f.conn.armed.After(first) {
+		_ = f.conn.arm(first) // fails only if closed, which the next read says
 	}
 	fast := body.kind == bodyLength && body.left > int64(len(f.in))
-	looked := f.headAt
 	for {
 		if f.r, f.w = 0, 0; fast {
 			f.useLarge()
@@ -120,9 +123,6 @@ func (f *flight) relayRest(body *answerBody) error {
 		piece, done, err := f.nextPiece(body)
 		if err != nil {
 			return err
-		}
-		if body.kind != bodyLength && f.revoked(&looked) {
-			return errRevoked
 		}
 		if err := f.reach(piece); err != nil {
 			return err
@@ -135,16 +135,6 @@ func (f *flight) relayRest(body *answerBody) error {
 	}
 }
 
-// revoked reports whether the caller's token is, unless it was asked a moment ago.
-func (f *flight) revoked(looked *time.Time) bool {
-	now := time.Now()
-	if now.Sub(*looked) < revocationLook {
-		return false
-	}
-	*looked = now
-	return f.out.revoked()
-}
-
 // nextPiece receives what comes next of the body.
 func (f *flight) nextPiece(body *answerBody) (piece []byte, done bool, err error) {
 	f.w, err = f.receive(f.in, false)
@@ -153,7 +143,7 @@ func (f *flight) nextPiece(body *answerBody) (piece []byte, done bool, err error
 		return body.next(f)
 	case errors.Is(err, io.EOF) && body.kind == bodyUntilClose:
 		return body.end(), true, nil
-	case f.ended() != nil, errors.Is(err, errUpstreamTimeout):
+	case f.ended() != nil, errors.Is(err, errUpstreamTimeout), errors.Is(err, errRevoked):
 		return nil, false, err
 	}
 	return nil, false, fmt.Errorf("%w: answer is not whole: %w", errUpstreamMalformed, noEOF(err))
