@@ -3,11 +3,13 @@ package identity_test
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"portcullis/identity"
 )
@@ -180,6 +182,28 @@ func TestReachOfWhoIsNoAdministrator(t *testing.T) {
 	w.must(err)
 	w.must(w.LogoutUser(w.ctx, helpdesk, ana.ID, here))
 	w.must(w.DeleteUser(w.ctx, helpdesk, ana.ID, here))
+}
+
+// Nobody here knows which roles a user of another issuer has: those who may log out
+// whoever has one of these may.
+func TestReachOfALogoutElsewhere(t *testing.T) {
+	w := newWorld(t)
+	admin, helpdesk := &identity.Principal{UserID: "a", Roles: []string{"admin"}, Tenant: "acme"}, &identity.Principal{UserID: "h", Roles: []string{"editor"}, Tenant: "acme"}
+	for role, want := range map[string][2]error{
+		"user":       {nil, nil},
+		"admin":      {nil, identity.ErrRoleNotAllowed},
+		"superadmin": {identity.ErrRoleNotAllowed, identity.ErrRoleNotAllowed},
+	} {
+		held, err := identity.NewFederation(slog.New(slog.DiscardHandler)).Trust([]identity.IssuerConfig{{
+			Name: "idp", Issuer: "https://idp.example", JWKSURL: "http://127.0.0.1:1/", Audience: "api", Algorithms: []string{"ES256"},
+			Roles: map[string]string{"theirs": role}, Tenant: "acme", Refresh: time.Hour,
+		}})
+		w.must(err)
+		s := w.Trusting(held)
+		w.want(s.LogoutUser(w.ctx, admin, "idp:f3a", here), want[0])
+		w.want(s.LogoutUser(w.ctx, helpdesk, "idp:f3a", here), want[1])
+		s.Close()
+	}
 }
 
 func TestWhatAnAdministratorMayGive(t *testing.T) {

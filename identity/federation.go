@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -216,12 +217,8 @@ func (s *Service) logoutForeign(ctx context.Context, p *Principal, id string, fr
 	if reach != nil && from.Tenant != *reach {
 		return ErrNotFound
 	}
-	if reach != nil {
-		for _, role := range from.Roles {
-			if s.isSuper([]string{role}) {
-				return ErrRoleNotAllowed // the user may be one of those
-			}
-		}
+	if !s.mayAlter(p, User{Roles: slices.Collect(maps.Values(from.Roles))}) {
+		return ErrRoleNotAllowed // the user may have any of these
 	}
 	now := s.now()
 	err := s.revocations.Revoke(ctx, Revocation{
