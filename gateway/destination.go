@@ -25,12 +25,13 @@ func (g *Gateway) askDestination(st *State, r *request, caller policy.Caller) (a
 		return err == nil, err
 	}
 	endpoint, ours := st.endpoints.find(r.method, to)
-	route, from := st.route(to), r.path
+	route, path := st.route(to), r.path
 	r.path = to
 	allowed = g.allows(st, r, routeName(endpoint, ours, route), caller)
-	r.path = from
-	// A proxy that asks knows the service, and what it makes of the path.
-	if allowed && r.asked == nil && (ours || !sameService(st.route(from), route)) {
+	r.path = path
+	// A proxy that asks knows the service, and what it makes of the path. A request
+	// without a route goes nowhere.
+	if from := st.route(path); allowed && r.asked == nil && from != nil && (ours || !sameService(from, route)) {
 		return false, refuse(codeMalformedRequest, errDestination)
 	}
 	return allowed, nil
@@ -71,5 +72,5 @@ func (r *request) destination() (string, error) {
 // sameService reports whether one route leads where another does. Nobody rewrites a
 // Destination: a service that has other paths would take it for one of those.
 func sameService(from, to *route) bool {
-	return from != nil && to != nil && from.upstream == to.upstream && from.rewriting == nil && to.rewriting == nil
+	return to != nil && from.upstream == to.upstream && from.rewriting == nil && to.rewriting == nil
 }

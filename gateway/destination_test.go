@@ -42,6 +42,8 @@ func TestThePolicyDecidesOnTheDestination(t *testing.T) {
 		"the gateway's own":              {"MOVE", "/tasks/1", []string{user, "Destination: /auth/x"}, 400},
 		"of a service with other paths":  {"MOVE", "/public/cut/x", []string{user, "Destination: /public/cut/y"}, 400},
 		"into where paths are others":    {"MOVE", "/public/x", []string{user, "Destination: /public/cut/y"}, 400},
+		"from the gateway's own":         {"MOVE", "/auth/me", []string{user, "Destination: /tasks/2"}, 405},
+		"from where there is nothing":    {"MOVE", "/auth/none", []string{user, "Destination: /auth/other"}, 404},
 		"where the request itself leads": {"MOVE", "/tasks/secret", []string{user, "Destination: /tasks/2"}, 403},
 	}
 	for name, tc := range cases {
