@@ -41,7 +41,8 @@ func (s *Service) UpdateMe(ctx context.Context, p *Principal, in Profile, client
 	if err := fieldErrors(nameErr, emailErr); err != nil {
 		return User{}, err
 	}
-	if in.Email != nil && address.key != u.EmailKey {
+	another := in.Email != nil && address.key != u.EmailKey
+	if another {
 		if in.CurrentPassword == "" {
 			return User{}, badField("current_password", "is required with another address")
 		}
@@ -50,7 +51,7 @@ func (s *Service) UpdateMe(ctx context.Context, p *Principal, in Profile, client
 		}
 	}
 	details := map[string]string{}
-	confirm := in.Email != nil && (address.key != u.EmailKey || !u.EmailVerified)
+	confirm := another || in.Email != nil && !u.EmailVerified
 	if confirm {
 		if err := s.throttle(ctx, s.now(), client, mailLimits(address.key, client)...); err != nil {
 			return User{}, err
@@ -60,7 +61,7 @@ func (s *Service) UpdateMe(ctx context.Context, p *Principal, in Profile, client
 	// A caller whose token still has another name is one whose renaming was interrupted.
 	if in.Username != nil && (name.display != u.Username || name.display != p.Username) {
 		details["username"] = u.Username + " -> " + name.display
-		if u, err = s.rename(ctx, u.ID, name); err != nil {
+		if u, err = s.rename(ctx, u, name, another); err != nil {
 			return User{}, err
 		}
 	}
@@ -75,8 +76,13 @@ func (s *Service) UpdateMe(ctx context.Context, p *Principal, in Profile, client
 	return u, nil
 }
 
-func (s *Service) rename(ctx context.Context, id string, name username) (User, error) {
-	u, err := s.change(ctx, id, func(u *User) error {
+// rename gives a user another name. proved means that more is to be done that took the
+// password they had before.
+func (s *Service) rename(ctx context.Context, before User, name username, proved bool) (User, error) {
+	u, err := s.change(ctx, before.ID, func(u *User) error {
+		if proved && u.PasswordHash != before.PasswordHash {
+			return errNotCurrent()
+		}
 		u.Username, u.UsernameKey, u.UsernameSkeleton = name.display, name.key, name.skeleton
 		u.Epoch++
 		return nil

@@ -425,6 +425,19 @@ func TestUpdateMe(t *testing.T) {
 		}
 		w.want(w.VerifyEmail(w.ctx, token, here), identity.ErrTokenUsed)
 	})
+	t.Run("another address takes the password that is current when it is asked for", func(t *testing.T) {
+		w := newWorld(t)
+		u := w.user("ana")
+		w.mail()
+		me, n, evil := w.as("ana"), "anna", "evil@example.net"
+		w.store.once("UpdateUser", false, func() { w.must(w.ChangePassword(w.ctx, me, password, another, here)) })
+		if _, err := w.UpdateMe(w.ctx, me, identity.Profile{Username: &n, Email: &evil, CurrentPassword: password}, here); !slices.Equal(fields(err), []string{"current_password"}) {
+			t.Errorf("%v", err)
+		}
+		if got := mailsTo(w.mail()); !slices.Equal(got, []string{"password_changed ana@example.com"}) || w.stored(u.ID).Username != "ana" {
+			t.Errorf("mailed %v; %+v", got, w.stored(u.ID))
+		}
+	})
 	t.Run("another address takes the password", func(t *testing.T) {
 		w := newWorld(t)
 		u := w.user("ana")
