@@ -79,8 +79,12 @@ func (p *promoted) write(w io.Writer) {
 	}
 	for _, g := range p.Objecting {
 		would := map[string]string{"would_allow": "would allow", "would_deny": "would deny"}[g.Direction]
-		fmt.Fprintf(w, "  %s  %s %d requests, such as %s %s\n      now:  %s\n      then: %s\n",
-			g.ID, would, g.Count, g.Example.Method, g.Example.Path, orNoRule(g.RunningRule), orNoRule(g.CandidateRule))
+		requests := "1 request"
+		if g.Count != 1 {
+			requests = fmt.Sprintf("%d requests", g.Count)
+		}
+		fmt.Fprintf(w, "  %s  %s %s, such as %s %s\n      now:  %s\n      then: %s\n",
+			g.ID, would, requests, g.Example.Method, g.Example.Path, orNoRule(g.RunningRule), orNoRule(g.CandidateRule))
 	}
 	if len(p.Objecting) > 0 {
 		fmt.Fprintln(w, "  if that is meant: gateway policy promote --acknowledge ID, or --acknowledge all")
