@@ -88,11 +88,12 @@ func (g goal) value(r *Result) (spread, bool) {
 	return ratio(row.Figures[g.figure], base.Figures[g.figure])
 }
 
+// reached is for a goal that has a limit.
 func (g goal) reached(v float64) bool {
 	if g.least {
 		return v >= g.limit
 	}
-	return g.limit == 0 || v <= g.limit
+	return v <= g.limit
 }
 
 func (g goal) String() string {
