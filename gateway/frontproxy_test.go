@@ -154,6 +154,20 @@ func frontCases(user string, claims []string, refused int) map[string]frontCase 
 	}
 }
 
+// withOpaqueTargets adds what is special about proxies written in Go: what follows a
+// scheme without a slash is opaque to them, and sent on without one.
+func withOpaqueTargets(user string, claims []string, cases map[string]frontCase) map[string]frontCase {
+	maps.Copy(cases, map[string]frontCase{
+		"a question without a root":      {get("http:auth/forward", append(claims, user)...), 400, ""},
+		"a question in a target":         {get("http:http://gateway.test/auth/forward", append(claims, user)...), 400, ""},
+		"a target in a target":           {get("http:http://gateway.test/public/x"), 400, ""},
+		"a target of an authority alone": {get("http:?x"), 401, ""},
+		"a method that is none":          {"get" + get("/public/x")[3:], 501, ""},
+		"CONNECT":                        {"CONNECT gateway.test:80 HTTP/1.1\r\nHost: gateway.test:80\r\n\r\n", 501, ""},
+	})
+	return cases
+}
+
 func postBody(target string, fields ...string) string {
 	return "POST" + strings.TrimPrefix(get(target, append(fields, "Content-Length: 4")...), "GET") + "body"
 }
