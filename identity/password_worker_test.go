@@ -94,6 +94,33 @@ func isolatedBy(t *testing.T, cfg PasswordConfig, mode func(Priority) string) *H
 	return h
 }
 
+// undying returns a patient Hasher whose processes at idle priority have a mode, and are
+// killed without ever being given the time to notice. made tells what it has started.
+func undying(t *testing.T, mode string) (h *Hasher, made *startedProcesses) {
+	t.Helper()
+	h, made = newTestHasher(t, PasswordConfig{}), &startedProcesses{}
+	h.Isolate(func(ctx context.Context, p Priority) *exec.Cmd {
+		made.at = append(made.at, p)
+		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestWorkerProcess$")
+		cmd.Env = []string{workerMode + "=serve low"}
+		if p == PriorityIdle {
+			cmd.Env = []string{workerMode + "=" + mode}
+			cmd.Cancel = func() error { return nil }
+			made.idle = cmd
+		}
+		return cmd
+	})
+	t.Cleanup(h.Close)
+	h.beHeldUp(patience)
+	return h, made
+}
+
+// startedProcesses are the priorities of those that were started, and the last at idle.
+type startedProcesses struct {
+	at   []Priority
+	idle *exec.Cmd
+}
+
 // beHeldUp lets passwords take so long.
 func (h *Hasher) beHeldUp(limit time.Duration) {
 	h.wait = limit
@@ -186,21 +213,7 @@ func TestAProcessWithNothingToDoEnds(t *testing.T) {
 // One that had nothing to do gets as little of a busy machine to end with. Who has a
 // password meanwhile is served by another.
 func TestAProcessWithNothingToDoIsNotWaitedFor(t *testing.T) {
-	var started []Priority
-	var idle *exec.Cmd
-	h := newTestHasher(t, PasswordConfig{})
-	h.Isolate(func(ctx context.Context, p Priority) *exec.Cmd {
-		started = append(started, p)
-		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestWorkerProcess$")
-		cmd.Env = []string{workerMode + "=serve low"}
-		if p == PriorityIdle {
-			cmd.Cancel = func() error { return nil } // killed, and never given the time to notice
-			idle = cmd
-		}
-		return cmd
-	})
-	t.Cleanup(h.Close)
-	h.beHeldUp(patience)
+	h, made := undying(t, "serve low")
 	w := h.workers[0]
 	w.starved, w.idle = patience, time.Millisecond
 	if _, err := h.Hash(t.Context(), "x"); err != nil {
@@ -211,10 +224,10 @@ func TestAProcessWithNothingToDoIsNotWaitedFor(t *testing.T) {
 	if _, err := h.Hash(t.Context(), "x"); err != nil {
 		t.Error(err)
 	}
-	if want := []Priority{PriorityIdle, PriorityLow}; !slices.Equal(started, want) {
-		t.Errorf("processes were started at %q, want %q", started, want)
+	if want := []Priority{PriorityIdle, PriorityLow}; !slices.Equal(made.at, want) {
+		t.Errorf("processes were started at %q, want %q", made.at, want)
 	}
-	if err := idle.Process.Kill(); err != nil {
+	if err := made.idle.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	waitForDying(t, w, 0)
@@ -302,22 +315,7 @@ func TestAPasswordThatStarvesGetsAShare(t *testing.T) {
 // What starves takes as long to die. Nobody waits for that, and no other is started
 // beside it.
 func TestAProcessThatStarvesDiesByItself(t *testing.T) {
-	var started []Priority
-	var starving *exec.Cmd
-	h := newTestHasher(t, PasswordConfig{})
-	h.Isolate(func(ctx context.Context, p Priority) *exec.Cmd {
-		started = append(started, p)
-		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestWorkerProcess$")
-		cmd.Env = []string{workerMode + "=serve low"}
-		if p == PriorityIdle {
-			cmd.Env = []string{workerMode + "=deaf"}
-			cmd.Cancel = func() error { return nil } // killed, and never given the time to notice
-			starving = cmd
-		}
-		return cmd
-	})
-	t.Cleanup(h.Close)
-	h.beHeldUp(patience)
+	h, made := undying(t, "deaf")
 	w := h.workers[0]
 	w.starved = time.Millisecond
 	hash := mustHash(t, "right")
@@ -329,18 +327,18 @@ func TestAProcessThatStarvesDiesByItself(t *testing.T) {
 		}
 		w.lowUntil = time.Now()
 	}
-	if want := []Priority{PriorityIdle, PriorityLow}; !slices.Equal(started, want) {
-		t.Errorf("processes were started at %q, want %q", started, want)
+	if want := []Priority{PriorityIdle, PriorityLow}; !slices.Equal(made.at, want) {
+		t.Errorf("processes were started at %q, want %q", made.at, want)
 	}
-	if err := starving.Process.Kill(); err != nil {
+	if err := made.idle.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	waitForDying(t, w, 0)
-	started = nil
-	if _, _, err := h.Verify(t.Context(), hash, "right"); err != nil || !slices.Equal(started, []Priority{PriorityIdle, PriorityLow}) {
-		t.Errorf("then %q: %v", started, err)
+	made.at = nil
+	if _, _, err := h.Verify(t.Context(), hash, "right"); err != nil || !slices.Equal(made.at, []Priority{PriorityIdle, PriorityLow}) {
+		t.Errorf("then %q: %v", made.at, err)
 	}
-	if err := starving.Process.Kill(); err != nil {
+	if err := made.idle.Process.Kill(); err != nil {
 		t.Error(err)
 	}
 }
